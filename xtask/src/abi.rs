@@ -1,0 +1,6 @@
+//! `cargo xtask abi`.
+
+/// Runs the verb.
+pub fn run() -> anyhow::Result<()> {
+    anyhow::bail!("not built yet")
+}

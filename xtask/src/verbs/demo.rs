@@ -1,0 +1,12 @@
+//! `cargo xtask demo`.
+
+use anyhow::{Result, bail};
+
+/// Arguments of `cargo xtask demo`.
+#[derive(clap::Args)]
+pub struct Args {}
+
+/// Runs the verb.
+pub fn run(_args: &Args) -> Result<()> {
+    bail!("not built yet")
+}

@@ -1,0 +1,12 @@
+//! `cargo xtask dist`.
+
+use anyhow::{Result, bail};
+
+/// Arguments of `cargo xtask dist`.
+#[derive(clap::Args)]
+pub struct Args {}
+
+/// Runs the verb.
+pub fn run(_args: &Args) -> Result<()> {
+    bail!("not built yet")
+}

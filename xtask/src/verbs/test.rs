@@ -1,0 +1,12 @@
+//! `cargo xtask test`.
+
+use anyhow::{Result, bail};
+
+/// Arguments of `cargo xtask test`.
+#[derive(clap::Args)]
+pub struct Args {}
+
+/// Runs the verb.
+pub fn run(_args: &Args) -> Result<()> {
+    bail!("not built yet")
+}
