@@ -1,3 +1,5 @@
-#![no_std]
+//! Xen's public interface for this project. The crate is a leaf.
+#![cfg_attr(not(test), no_std)]
 #![deny(missing_docs)]
-//! placeholder
+
+pub mod types;

@@ -1,3 +1,19 @@
+//! Every decision of Live Save, and its formats: pure, `no_std`, without unsafe code.
+//!
+//! The crate owns the port traits (`ports`) and the text of the xenstore protocol; the kernel and dom0 depend on it,
+//! never the other way round. No clock and no I/O but through a port.
 #![no_std]
+#![forbid(unsafe_code)]
 #![deny(missing_docs)]
-//! placeholder
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod fault;
+pub mod fields;
+pub mod names;
+pub mod ports;
+pub mod request;
+pub mod status;
+pub mod verdict;

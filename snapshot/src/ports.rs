@@ -1,0 +1,272 @@
+//! What the engine needs from the outside, as traits it owns: one target domain, one block device, a clock, and the
+//! line to dom0. The kernel implements them over hypercalls and rings, tests over a fake world.
+//!
+//! Invariants: every value that comes through a port may be hostile and is checked by who uses it; an error says what
+//! failed and who must act. Ports never retry on their own: how often is the engine's decision.
+
+use core::fmt;
+
+use xen_hypercall::types::{DomHandle, DomId, Gfn};
+
+pub use xen_hypercall::types::ShutdownReason as ShutdownCode;
+
+use crate::status::Status;
+use crate::verdict::Verdict;
+
+/// Bytes in a page and in a block of the store.
+pub const PAGE_SIZE: usize = 4096;
+
+/// Most gfns in one call of [`GuestMemory`] (Xen: XEN_DOMCTL_getpageframeinfo3 answers -E2BIG above 1024).
+pub const BATCH_MAX: usize = 1024;
+
+/// Most bytes in one [`BlockDevice`] call.
+pub const IO_MAX: usize = 1 << 20;
+
+/// One page of guest memory, or one block.
+pub type Page = [u8; PAGE_SIZE];
+
+/// What XEN_DOMCTL_getdomaininfo says of the target, domid and handle already compared by the port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DomainInfo {
+    /// Its domid.
+    pub domid: DomId,
+    /// Its handle (the uuid), which tells a re-used domid.
+    pub handle: DomHandle,
+    /// Being destroyed.
+    pub dying: bool,
+    /// Shut down, and why; `None` while it runs.
+    pub shutdown: Option<ShutdownCode>,
+    /// Held by `xl pause` or another tool (controller pause count above zero).
+    pub paused: bool,
+    /// HVM or PVH, else PV.
+    pub hvm: bool,
+    /// Pages it owns now.
+    pub tot_pages: u64,
+    /// Pages it may own.
+    pub max_pages: u64,
+    /// Highest vCPU id.
+    pub max_vcpu_id: u32,
+}
+
+impl DomainInfo {
+    /// Shut down for a suspend, and not dying.
+    pub fn suspended(&self) -> bool {
+        !self.dying && self.shutdown == Some(ShutdownCode::SUSPEND)
+    }
+}
+
+/// The type of a frame, the top nibble of XEN_DOMCTL_getpageframeinfo3's answer shifted down (bits 28-31).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PageType(pub u8);
+
+impl PageType {
+    /// Ordinary memory.
+    pub const NOTAB: Self = Self(0);
+    /// Broken memory: populated, unreadable.
+    pub const BROKEN: Self = Self(0xd);
+    /// Populated, without content (never produced by Xen, legal in a stream).
+    pub const XALLOC: Self = Self(0xe);
+    /// Not populated, or not part of the guest's memory (special pages).
+    pub const XTAB: Self = Self(0xf);
+
+    /// Has 4096 bytes of content (libxc stream: types 0-4 and 9-12).
+    pub fn has_data(self) -> bool {
+        matches!(self.0, 0..=4 | 9..=12)
+    }
+}
+
+/// Type of a libxc stream record (docs/specs/libxc-migration-stream.pandoc). A newtype: streams may carry others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RecordKind(pub u32);
+
+impl RecordKind {
+    /// X86_TSC_INFO.
+    pub const X86_TSC_INFO: Self = Self(0x8);
+    /// HVM_CONTEXT.
+    pub const HVM_CONTEXT: Self = Self(0x9);
+    /// HVM_PARAMS.
+    pub const HVM_PARAMS: Self = Self(0xa);
+    /// X86_CPUID_POLICY.
+    pub const X86_CPUID_POLICY: Self = Self(0x11);
+    /// X86_MSR_POLICY.
+    pub const X86_MSR_POLICY: Self = Self(0x12);
+}
+
+/// Why a call on the target failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TargetError {
+    /// Destroyed, dying, or the domid belongs to another domain now. Nobody can act; the take ends.
+    Gone,
+    /// Log-dirty is on already, or the guest has a passed-through device. The operator ends the other user (a
+    /// migration, `xl save`, a leftover: `livesave recover`).
+    AlreadyOn,
+    /// Xen or FLASK refused `op`. The operator loads the policy or labels the guest (`livesave doctor`).
+    Denied {
+        /// The call that was refused.
+        op: &'static str,
+    },
+    /// Xen or the stub lacks memory (paging pool, host heap, our heap). The operator gives more.
+    NoMemory,
+    /// This hypervisor or guest type cannot do it (PV log-dirty without SHADOW_PAGING). The operator picks another way.
+    Unsupported,
+    /// Any other errno: a bug of ours or a state we do not know; the log tells the operator.
+    Hypercall {
+        /// The call that failed.
+        op: &'static str,
+        /// Xen's errno, positive.
+        errno: u16,
+    },
+}
+
+impl fmt::Display for TargetError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gone => out.write_str("the guest is gone"),
+            Self::AlreadyOn => out.write_str("log-dirty is in use: a migration, xl save, a passed-through device"),
+            Self::Denied { op } => write!(out, "Xen refused {op}: check the FLASK policy and the guest's label"),
+            Self::NoMemory => out.write_str("out of memory for dirty tracking: paging pool, host or stub"),
+            Self::Unsupported => out.write_str("this hypervisor cannot do it for this kind of guest"),
+            Self::Hypercall { op, errno } => write!(out, "{op} failed with errno {errno}"),
+        }
+    }
+}
+
+/// Why one page could not be copied. Not fatal before the last pass; there it voids the snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PageError {
+    /// Xen's errno of the mapping, positive.
+    pub errno: u16,
+}
+
+/// Why the block device failed. The operator looks at the disk; nothing sealed is lost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IoError {
+    /// The backend reported an error, or violated the protocol, for the blocks from here on.
+    Failed {
+        /// First block of the request.
+        at: BlockIdx,
+    },
+    /// Beyond the end, misaligned or too long: a bug of the caller.
+    OutOfRange {
+        /// First block of the request.
+        at: BlockIdx,
+    },
+    /// The device is read-only.
+    ReadOnly,
+    /// The backend is closing or has gone away.
+    Disconnected,
+    /// No answer within the driver's deadline.
+    TimedOut,
+}
+
+impl fmt::Display for IoError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed { at } => write!(out, "input/output error at block {}", at.0),
+            Self::OutOfRange { at } => write!(out, "block {} is outside the device", at.0),
+            Self::ReadOnly => out.write_str("the device is read-only"),
+            Self::Disconnected => out.write_str("the block backend is gone"),
+            Self::TimedOut => out.write_str("the block backend does not answer"),
+        }
+    }
+}
+
+/// Says "no more" from inside a callback; the port returns as soon as it has tidied up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stop;
+
+/// Index of a 4096-byte block on a device.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct BlockIdx(pub u64);
+
+/// One target, found once by domid and handle; every call compares both again and answers `Gone` if they moved.
+pub trait DomainControl {
+    /// What Xen says of it now.
+    fn info(&mut self) -> Result<DomainInfo, TargetError>;
+    /// Highest gfn of its p2m (XENMEM_maximum_gpfn). For PV the guest writes it: hostile.
+    fn max_gfn(&mut self) -> Result<Gfn, TargetError>;
+    /// CPUID and MSR policy, as bodies of libxc records. Called while the guest runs.
+    fn static_records(&mut self, out: &mut dyn FnMut(RecordKind, &[u8])) -> Result<(), TargetError>;
+    /// TSC info, HVM context, HVM parameters, in this order, as bodies of libxc records. Called in the pause.
+    fn platform_records(&mut self, out: &mut dyn FnMut(RecordKind, &[u8])) -> Result<(), TargetError>;
+}
+
+/// Xen's dirty bitmap of the target. Bit n of word w is gfn 64 w + n. Bitmaps are whole leaves: a multiple of 32768
+/// bits (xen/arch/x86/mm/paging.c clears whole leaves whatever `pages` says).
+pub trait DirtyLog {
+    /// Starts tracking; the bitmap is empty then, not full. `AlreadyOn` if somebody else tracks.
+    fn enable(&mut self) -> Result<(), TargetError>;
+    /// Fetches and clears. Any failure has lost bits and is fatal to the take. Returns Xen's dirty count.
+    fn clean(&mut self, into: &mut [u64]) -> Result<u64, TargetError>;
+    /// Fetches without clearing.
+    fn peek(&mut self, into: &mut [u64]) -> Result<u64, TargetError>;
+    /// As `peek`, with XEN_DOMCTL_SHADOW_LOGDIRTY_FINAL: frames that Xen keeps write-mapped are marked first.
+    fn peek_final(&mut self, into: &mut [u64]) -> Result<u64, TargetError>;
+    /// The dirty count alone (PEEK without a bitmap).
+    fn dirty_count(&mut self) -> Result<u64, TargetError>;
+    /// Is tracking still on? Asks by ENABLE, which answers -EINVAL then; if not, it is on again afterwards, so call
+    /// [`DirtyLog::off`] in either case.
+    fn still_on(&mut self) -> Result<bool, TargetError>;
+    /// Ends tracking. Harmless when it is off.
+    fn off(&mut self) -> Result<(), TargetError>;
+}
+
+/// Read access to the target's frames.
+pub trait GuestMemory {
+    /// Types of at most [`BATCH_MAX`] gfns; `out` has the same length.
+    fn types(&mut self, gfns: &[Gfn], out: &mut [PageType]) -> Result<(), TargetError>;
+    /// Maps at most [`BATCH_MAX`] gfns afresh, copies each page ONCE to private memory and hands the copy out with its
+    /// index, in order. An unmappable page is a per-page error. `Stop` ends the call early with `Ok`.
+    fn copy(
+        &mut self,
+        gfns: &[Gfn],
+        out: &mut dyn FnMut(usize, Result<&Page, PageError>) -> Result<(), Stop>,
+    ) -> Result<(), TargetError>;
+}
+
+/// A device of 4096-byte blocks.
+pub trait BlockDevice {
+    /// Its size in blocks.
+    fn blocks(&self) -> u64;
+    /// True if writes are refused.
+    fn read_only(&self) -> bool;
+    /// Accepted on return: a private copy was taken. An error of an earlier write may surface in any later call.
+    /// `data` is a multiple of 4096 bytes, at most [`IO_MAX`].
+    fn write(&mut self, at: BlockIdx, data: &[u8]) -> Result<(), IoError>;
+    /// Reads; sees every write accepted earlier. `into` is a multiple of 4096 bytes, at most [`IO_MAX`].
+    fn read(&mut self, at: BlockIdx, into: &mut [u8]) -> Result<(), IoError>;
+    /// Returns after everything accepted is durable.
+    fn flush(&mut self) -> Result<(), IoError>;
+}
+
+/// Time that only goes forward.
+pub trait Clock {
+    /// Nanoseconds since some fixed instant.
+    fn now_ns(&mut self) -> u64;
+}
+
+/// What dom0 said to the running session.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Message {
+    /// `cancel` with our token.
+    Cancel,
+    /// `verdict` with our token.
+    Verdict(Verdict),
+}
+
+/// The line to dom0 is down. The session ends as void; the keeper sees the silence.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ControlLost;
+
+/// The line to the keeper. The implementation serves xenstore inside `poll` and `wait`: it refuses a second request as
+/// busy, drops messages with a foreign token, answers a shutdown request with a cancel.
+pub trait Control {
+    /// Writes the status node. The engine calls it at every change of state and a few times a second in between.
+    fn publish(&mut self, status: &Status) -> Result<(), ControlLost>;
+    /// The next message, without waiting. Called for every batch: it must be cheap when nothing has come.
+    fn poll(&mut self) -> Result<Option<Message>, ControlLost>;
+    /// Sleeps until a message may have come, or `until_ns` of the [`Clock`], whichever is first.
+    fn wait(&mut self, until_ns: u64) -> Result<(), ControlLost>;
+    /// One event on the release port: "the stub needs the guest no more". The engine calls it once in a session.
+    fn release(&mut self) -> Result<(), ControlLost>;
+}

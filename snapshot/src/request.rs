@@ -1,0 +1,250 @@
+//! The request node: what dom0 asks of the stub, as typed values and as xenstore text.
+//!
+//! A value that exists is legal in itself; whether the guest, the store and the moment allow it is the session's
+//! affair. Used by the stub (parse) and by dom0 (write); a round trip is exact.
+
+use core::fmt;
+use core::str::FromStr;
+
+use xen_hypercall::types::{DomHandle, DomId, EvtchnPort};
+
+use crate::fields::{Fields, ParseError, hex};
+use crate::names::{SnapshotName, Token};
+
+/// Version of the protocol of docs/protocol/xenstore.md.
+pub const PROTOCOL: u32 = 1;
+
+/// Most slices of configuration JSON.
+pub const CONFIG_CHUNKS_MAX: u16 = 64;
+
+/// Most bytes in one slice.
+pub const CONFIG_CHUNK_BYTES: usize = 1000;
+
+/// Longest pause that may be asked for, one hour.
+pub const PAUSE_MS_MAX: u32 = 3_600_000;
+
+/// How a snapshot is taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// Suspend first, copy everything, resume.
+    Save,
+    /// Copy in rounds while the guest runs, then suspend for the rest.
+    Live,
+}
+
+impl Mode {
+    /// The word in requests and listings.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Save => "save",
+            Self::Live => "live",
+        }
+    }
+}
+
+impl FromStr for Mode {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "save" => Ok(Self::Save),
+            "live" => Ok(Self::Live),
+            _ => Err(()),
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.as_str())
+    }
+}
+
+/// Take a snapshot of one guest.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Take {
+    /// Names the session.
+    pub token: Token,
+    /// The guest.
+    pub domid: DomId,
+    /// Its handle; the stub refuses when it is another.
+    pub handle: DomHandle,
+    /// What the snapshot will be called.
+    pub name: SnapshotName,
+    /// How to take it.
+    pub mode: Mode,
+    /// Seconds since 1970 UTC, by dom0's clock.
+    pub created_unix: u64,
+    /// Unbound port in dom0's table that the stub binds and notifies once.
+    pub release_port: EvtchnPort,
+    /// The pause after which the keeper resumes anyway, milliseconds; `None` (0 as text) is no limit.
+    pub max_pause_ms: Option<u32>,
+    /// Let round 1 skip pages that are dirty again already, as Xen 4.5.1 did.
+    pub round1_skip: bool,
+    /// Number of `config/<i>` nodes, 0 to [`CONFIG_CHUNKS_MAX`].
+    pub config_chunks: u16,
+}
+
+/// Remove a snapshot.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Remove {
+    /// Names the session.
+    pub token: Token,
+    /// Which snapshot.
+    pub name: SnapshotName,
+}
+
+/// What dom0 can ask.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Request {
+    /// `op=take`.
+    Take(Take),
+    /// `op=rm`.
+    Remove(Remove),
+}
+
+const TAKE_KEYS: &[&str] = &[
+    "protocol",
+    "token",
+    "op",
+    "domid",
+    "handle",
+    "guest",
+    "name",
+    "mode",
+    "created",
+    "release-port",
+    "max-pause-ms",
+    "round1-skip",
+    "config-chunks",
+];
+const REMOVE_KEYS: &[&str] = &["protocol", "token", "op", "guest", "name"];
+
+impl Request {
+    /// Reads the node's value. The version is judged first, then the operation, then its keys.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
+        let fields = Fields::parse(bytes, TAKE_KEYS)?;
+        fields.check_version()?;
+        match fields.required("op")? {
+            "take" => Take::from_fields(&fields).map(Self::Take),
+            "rm" => Remove::from_fields(&Fields::parse(bytes, REMOVE_KEYS)?).map(Self::Remove),
+            _ => Err(ParseError::bad("op")),
+        }
+    }
+
+    /// The token of a request that may be malformed otherwise, so that its refusal can be addressed.
+    pub fn token_of(bytes: &[u8]) -> Option<Token> {
+        let mut lines = bytes.get(..bytes.len().min(crate::fields::NODE_MAX))?.split(|byte| *byte == b'\n');
+        let value = lines.find_map(|line| line.strip_prefix(b"token="))?;
+        core::str::from_utf8(value).ok()?.parse().ok()
+    }
+
+    /// The session that this request opens.
+    pub fn token(&self) -> Token {
+        match self {
+            Self::Take(take) => take.token,
+            Self::Remove(remove) => remove.token,
+        }
+    }
+}
+
+fn snapshot_name(fields: &Fields<'_>) -> Result<SnapshotName, ParseError> {
+    Ok(SnapshotName { guest: fields.typed("guest")?, name: fields.typed("name")? })
+}
+
+impl Take {
+    fn from_fields(fields: &Fields<'_>) -> Result<Self, ParseError> {
+        Ok(Self {
+            token: fields.typed("token")?,
+            domid: guest_domid(fields)?,
+            handle: handle(fields)?,
+            name: snapshot_name(fields)?,
+            mode: fields.typed("mode")?,
+            created_unix: fields.number("created")?,
+            release_port: release_port(fields)?,
+            max_pause_ms: max_pause_ms(fields)?,
+            round1_skip: fields.flag("round1-skip")?,
+            config_chunks: bounded(fields, "config-chunks", CONFIG_CHUNKS_MAX)?,
+        })
+    }
+}
+
+impl Remove {
+    fn from_fields(fields: &Fields<'_>) -> Result<Self, ParseError> {
+        Ok(Self { token: fields.typed("token")?, name: snapshot_name(fields)? })
+    }
+}
+
+/// Dom0 is no guest: the stub may not touch it, and the request is a mistake.
+fn guest_domid(fields: &Fields<'_>) -> Result<DomId, ParseError> {
+    let domid = DomId::new(fields.number("domid")?);
+    if domid == DomId::DOM0 || !domid.is_ordinary() {
+        return Err(ParseError::bad("domid"));
+    }
+    Ok(domid)
+}
+
+fn handle(fields: &Fields<'_>) -> Result<DomHandle, ParseError> {
+    parse_uuid(fields.required("handle")?).ok_or_else(|| ParseError::bad("handle"))
+}
+
+/// A lower-case uuid, 8-4-4-4-12.
+pub fn parse_uuid(text: &str) -> Option<DomHandle> {
+    let dashes = [8, 13, 18, 23];
+    if text.len() != 36 || !text.is_ascii() || dashes.iter().any(|&at| text.as_bytes()[at] != b'-') {
+        return None;
+    }
+    let mut digits = heapless::String::<32>::new();
+    for (_, digit) in text.chars().enumerate().filter(|(at, _)| !dashes.contains(at)) {
+        digits.push(digit).ok()?;
+    }
+    hex(&digits).map(DomHandle::new)
+}
+
+fn release_port(fields: &Fields<'_>) -> Result<EvtchnPort, ParseError> {
+    let port: u32 = fields.number("release-port")?;
+    if port == 0 { Err(ParseError::bad("release-port")) } else { Ok(EvtchnPort::new(port)) }
+}
+
+fn max_pause_ms(fields: &Fields<'_>) -> Result<Option<u32>, ParseError> {
+    let pause: u32 = fields.number("max-pause-ms")?;
+    if pause > PAUSE_MS_MAX {
+        return Err(ParseError::bad("max-pause-ms"));
+    }
+    Ok(Some(pause).filter(|&pause| pause > 0))
+}
+
+fn bounded(fields: &Fields<'_>, key: &str, max: u16) -> Result<u16, ParseError> {
+    let value = fields.number(key)?;
+    if value > max { Err(ParseError::bad(key)) } else { Ok(value) }
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Take(take) => take.fmt(out),
+            Self::Remove(remove) => remove.fmt(out),
+        }
+    }
+}
+
+impl fmt::Display for Take {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "protocol={PROTOCOL}\ntoken={}\nop=take\ndomid={}\n", self.token, self.domid)?;
+        write!(
+            out,
+            "handle={}\nguest={}\nname={}\nmode={}\n",
+            self.handle, self.name.guest, self.name.name, self.mode
+        )?;
+        write!(out, "created={}\nrelease-port={}\n", self.created_unix, self.release_port)?;
+        write!(out, "max-pause-ms={}\n", self.max_pause_ms.unwrap_or(0))?;
+        write!(out, "round1-skip={}\nconfig-chunks={}\n", u8::from(self.round1_skip), self.config_chunks)
+    }
+}
+
+impl fmt::Display for Remove {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "protocol={PROTOCOL}\ntoken={}\nop=rm\n", self.token)?;
+        write!(out, "guest={}\nname={}\n", self.name.guest, self.name.name)
+    }
+}

@@ -1,0 +1,60 @@
+//! What dom0 writes while a session runs: the keeper's verdict, and a cancel. Both name the session by its token.
+//!
+//! A verdict is believed only with the running session's token; anything else is dropped by the receiver.
+
+use core::fmt;
+
+use crate::fields::{Fields, Line, ParseError};
+use crate::names::Token;
+
+/// The keeper's word on a session after the stub's release edge.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Verdict {
+    /// The session.
+    pub token: Token,
+    /// The resume was the keeper's own and came after *captured*: seal. Else the snapshot is void.
+    pub resumed: bool,
+    /// Why it is void; empty for a resume.
+    pub reason: Line,
+}
+
+impl Verdict {
+    /// Reads the node's value.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
+        let fields = Fields::parse(bytes, &["token", "verdict", "reason"])?;
+        let resumed = match fields.required("verdict")? {
+            "resumed" => true,
+            "void" => false,
+            _ => return Err(ParseError::bad("verdict")),
+        };
+        Ok(Self { token: fields.typed("token")?, resumed, reason: fields.line("reason")? })
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = if self.resumed { "resumed" } else { "void" };
+        write!(out, "token={}\nverdict={verdict}\nreason={}\n", self.token, self.reason)
+    }
+}
+
+/// Dom0's wish that a session end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cancel {
+    /// The session.
+    pub token: Token,
+}
+
+impl Cancel {
+    /// Reads the node's value.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
+        let fields = Fields::parse(bytes, &["token"])?;
+        Ok(Self { token: fields.typed("token")? })
+    }
+}
+
+impl fmt::Display for Cancel {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(out, "token={}", self.token)
+    }
+}
