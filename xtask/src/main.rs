@@ -4,6 +4,7 @@
 //! cache directory (`$LIVESAVE_CACHE`, or `~/.cache/livesave`).
 
 mod abi;
+mod flask;
 mod tidy;
 mod verbs;
 
@@ -32,6 +33,8 @@ enum Verb {
     Ci(verbs::ci::Args),
     /// Compare our ABI types with the installed Xen headers.
     Abi,
+    /// Compile the FLASK policy, and compare what it gives to the stub with flask/effective-permissions.txt.
+    Flask(flask::Args),
     /// Check the house rules that a machine can check.
     Tidy,
 }
@@ -45,6 +48,7 @@ fn main() -> anyhow::Result<()> {
         Verb::Dist(args) => verbs::dist::run(&args),
         Verb::Ci(args) => verbs::ci::run(&args),
         Verb::Abi => abi::run(),
+        Verb::Flask(args) => flask::run(&args),
         Verb::Tidy => tidy::run(),
     }
 }

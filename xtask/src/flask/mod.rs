@@ -1,0 +1,12 @@
+//! Everything that is done to the FLASK policy: compiling it with our module, and reading back what it allows.
+
+mod binary;
+mod compile;
+mod effective;
+mod reader;
+mod refusals;
+#[cfg(test)]
+mod tests;
+mod verb;
+
+pub use verb::{Args, run};
