@@ -14,6 +14,7 @@ macro_rules! newtypes {
     ($( $(#[$meta:meta])* $name:ident($raw:ty), $format:literal; )*) => { $(
         $(#[$meta])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        #[derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)]
         #[repr(transparent)]
         pub struct $name($raw);
 
