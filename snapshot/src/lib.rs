@@ -12,6 +12,7 @@ extern crate std;
 
 pub mod fault;
 pub mod fields;
+pub mod keeper;
 pub mod names;
 pub mod ports;
 pub mod request;

@@ -1,7 +1,6 @@
 //! The keeper's state and the bookkeeping that all phases share.
 //!
-//! One step is one action. A command is outstanding at most once; its end is matched by number, so a late answer of an
-//! earlier command changes nothing. The first reason for a void wins and is never changed.
+//! One step is one action. A command's end is matched by number, so a late answer of another phase changes nothing. The first reason for a void wins and is never changed.
 
 use super::deadlines::Deadlines;
 use super::words::{Action, Cli, Command, Observation, Outcome, Pace, Reason, Stub, Target, Verdict};
@@ -101,6 +100,10 @@ pub struct Machine {
     pub(super) since: Duration,
     pub(super) pending: Option<(u32, Command, Duration)>,
     pub(super) seq: u32,
+    /// The first number of the phase: a late answer to an earlier try of the same errand counts.
+    pub(super) first: u32,
+    /// The last answer that was looked at.
+    answered: u32,
     pub(super) tries: u32,
     /// When the outstanding errand may be tried again.
     pub(super) again: Duration,
@@ -140,6 +143,8 @@ impl Machine {
             since: Duration::ZERO,
             pending: None,
             seq: 0,
+            first: 0,
+            answered: 0,
             tries: 0,
             again: Duration::ZERO,
             silenced: false,
@@ -233,12 +238,13 @@ impl Machine {
         self.since = now;
         self.tries = 0;
         self.again = now;
+        self.first = self.seq.saturating_add(1);
         self.pending = None;
     }
 
     /// Gives a command whose end is waited for.
     pub(super) fn command(&mut self, now: Duration, command: Command) -> Action {
-        self.seq = self.seq.wrapping_add(1);
+        self.seq = self.seq.saturating_add(1);
         self.pending = Some((self.seq, command, now));
         self.tries = self.tries.saturating_add(1);
         Action::Do(self.seq, command)
@@ -246,20 +252,27 @@ impl Machine {
 
     /// Gives a command that is not waited for: its effect is observed.
     pub(super) fn order(&mut self, command: Command) -> Action {
-        self.seq = self.seq.wrapping_add(1);
+        self.seq = self.seq.saturating_add(1);
         Action::Do(self.seq, command)
     }
 
-    /// The end of the outstanding command; past its deadline it counts as failed.
+    /// The end of the outstanding command; past its deadline it counts as failed. All commands of a phase are of one
+    /// kind, so an answer that came too late for an earlier try answers the errand: a second withdrawal of a word that
+    /// the first one took away would look as if the guest had taken it.
     pub(super) fn ended(&mut self, now: Duration, seen: &Observation) -> Option<Outcome> {
         let (seq, _, given) = self.pending?;
         let outcome = match seen.done {
-            Some(done) if done.seq == seq => done.outcome,
+            Some(done) if done.seq >= self.first && done.seq <= seq && !self.used(done.seq) => done.outcome,
             _ if now.saturating_sub(given) >= self.deadlines.command => Outcome::Failed,
             _ => return None,
         };
         self.pending = None;
+        self.answered = seen.done.map_or(self.answered, |done| done.seq);
         Some(outcome)
+    }
+
+    fn used(&self, seq: u32) -> bool {
+        seq <= self.answered
     }
 
     pub(super) fn over(&self, now: Duration, limit: Duration) -> bool {

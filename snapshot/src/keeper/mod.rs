@@ -12,7 +12,9 @@ mod words;
 
 pub use deadlines::{Deadlines, ROWS, Row};
 pub use machine::{Machine, Mark, Report, Times};
-pub use words::{Action, Cli, Command, Completion, Control, Hook, Observation, Outcome, Pace, Reason, Stub, Target, Verdict};
+pub use words::{
+    Action, Cli, Command, Completion, Control, Hook, Observation, Outcome, Pace, Reason, Stub, Target, Verdict,
+};
 
 #[cfg(test)]
 mod tests;

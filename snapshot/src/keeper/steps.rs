@@ -100,7 +100,11 @@ impl Machine {
                 self.foreign = true;
                 self.abandon(now, Reason::ForeignSuspend, seen)
             }
-            Some(Outcome::Taken) => self.begin_pause(now, seen),
+            Some(Outcome::Taken) => {
+                self.acked = true;
+                self.times.acked = Some(now);
+                self.begin_pause(now, seen)
+            }
             Some(_) => {
                 self.blame(Reason::NotAsked);
                 self.begin_pause(now, seen)
@@ -125,8 +129,6 @@ impl Machine {
     }
 
     fn begin_pause(&mut self, now: Duration, seen: &Observation) -> Action {
-        self.acked = true;
-        self.times.acked = self.times.acked.or(Some(now));
         if self.times.suspended.is_none() {
             self.times.suspended = Some(now);
         }
@@ -169,9 +171,8 @@ impl Machine {
     pub(super) fn resuming(&mut self, now: Duration, seen: &Observation) -> Action {
         match self.ended(now, seen) {
             Some(Outcome::Ok) => {
-                self.asked = false;
                 self.times.resumed = Some(now);
-                return self.leave(now, seen);
+                return self.spent(now, seen);
             }
             Some(_) if self.over(now, self.deadlines.resume) => {
                 self.stuck = true;
@@ -200,7 +201,19 @@ impl Machine {
             Target::Stopped => Reason::TargetStopped,
             Target::Running | Target::Suspended => Reason::ForeignResume,
         });
-        self.asked = false;
+        self.spent(now, seen)
+    }
+
+    /// The guest left the suspend. A request that it took is used up; one that it may not have seen is taken back.
+    fn spent(&mut self, now: Duration, seen: &Observation) -> Action {
+        let over = matches!(seen.target, Target::Gone | Target::Stopped);
+        if self.acked || over {
+            self.asked = false;
+        }
+        if self.asked {
+            self.go(now, Phase::Withdrawing);
+            return self.withdrawing(now, seen);
+        }
         self.leave(now, seen)
     }
 
@@ -218,10 +231,6 @@ impl Machine {
     }
 
     pub(super) fn withdrawing(&mut self, now: Duration, seen: &Observation) -> Action {
-        if seen.target == Target::Suspended && !self.foreign {
-            self.go(now, Phase::Owning);
-            return self.command(now, Command::ReadControl);
-        }
         match self.ended(now, seen) {
             Some(Outcome::Ok) => {
                 self.standing = false;
@@ -233,6 +242,8 @@ impl Machine {
                 self.standing = false;
                 self.acked = true;
             }
+            // Unknown, and it stands: as in `owning`, ours. A fresh read could see our own withdrawal and prove nothing.
+            Some(_) if seen.target == Target::Suspended && !self.foreign => return self.begin_pause(now, seen),
             Some(_) if self.tries < TRIES_MAX => return self.command(now, Command::Withdraw),
             Some(_) => {}
             None if self.pending.is_none() => return self.command(now, Command::Withdraw),
@@ -329,7 +340,7 @@ impl Machine {
         self.leave(now, seen)
     }
 
-    /// The take is over, but the guest may hold our request. A suspend now is ours, unless the word still stands.
+    /// The take is over, but the guest took our request, or took it for all we know: a suspend now is ours.
     pub(super) fn late(&mut self, now: Duration, seen: &Observation) -> Action {
         let over = self.over(now, self.deadlines.late);
         if over && !self.acked && !self.standing && seen.target == Target::Running {
@@ -339,12 +350,11 @@ impl Machine {
             return self.withdrawing(now, seen);
         }
         match seen.target {
-            Target::Suspended if self.foreign => self.asked = false,
-            Target::Suspended if self.acked => return self.begin_pause(now, seen),
-            Target::Suspended => {
-                self.go(now, Phase::Owning);
-                return self.command(now, Command::ReadControl);
+            Target::Suspended if self.foreign => {
+                self.standing = !self.acked;
+                self.asked = false;
             }
+            Target::Suspended => return self.begin_pause(now, seen),
             Target::Gone | Target::Stopped => self.asked = false,
             Target::Running if over => self.asked = false,
             Target::Running => return self.wait(),

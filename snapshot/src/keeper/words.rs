@@ -93,7 +93,7 @@ pub struct Completion {
     pub outcome: Outcome,
 }
 
-/// All that the keeper sees in one step. The caller drains events first and looks at `target` last: then an edge that
+/// All that the keeper sees in one step, one completion at a time. The caller drains events first and looks at `target` last: then an edge that
 /// follows a suspend is never seen before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Observation {

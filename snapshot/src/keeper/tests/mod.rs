@@ -1,10 +1,9 @@
 //! Every failure at every millisecond of a take, for every kind of guest; and every pair of failures.
 
-extern crate std;
-
 mod world;
 
 use super::{Command, Deadlines, Machine, Mark, Observation, ROWS, Reason, Verdict};
+use std::format;
 use world::{FAULTS, Fault, Guest, Manners, SHORT, Who, check, ms, run, void};
 
 const PROMPT: Manners = Manners { ack: Some(3), suspend: Some(4) };
@@ -77,7 +76,7 @@ fn a_late_suspend_is_resumed_after_the_verdict() {
 
 #[test]
 fn a_foreign_suspend_is_left_alone() {
-    for at in 0..9 {
+    for at in 0..7 {
         let end = run(PROMPT, false, SHORT, &[(at, Fault::ForeignSuspend)]);
         assert_eq!(end.world.guest, Guest::Suspended(Who::Foreign), "at {at}");
         assert_eq!((void(&end), end.world.resumes), (Some(Reason::ForeignSuspend), 0), "at {at}");
@@ -109,7 +108,7 @@ fn each_cause_has_its_name() {
         (Fault::HookHangs, 1, Reason::HookSlow),
         (Fault::ResumeRefused, 1, Reason::NotResumed),
         (Fault::SubscribeRefused, 1, Reason::NotSilenced),
-        (Fault::XenstoreHangs, 4, Reason::NotAsked),
+        (Fault::XenstoreHangs, 3, Reason::NotAsked),
         (Fault::SpuriousEdge, 1, Reason::StubGaveUp),
     ];
     for (fault, at, reason) in cases {
