@@ -1,0 +1,4 @@
+//! Memory shared with a peer, and the ring disciplines over it.
+
+pub mod bytes;
+pub mod shared;
