@@ -14,3 +14,4 @@ extern crate std;
 pub mod platform;
 pub mod ring;
 pub mod types;
+pub mod xenstore;

@@ -1,8 +1,10 @@
 //! A hypervisor for host tests, stricter than Xen.
 //!
 //! It counts pages, grants and ports and fails the test that leaks one, refuses a free of a granted page, keeps freed
-//! pages poisoned and checks the poison at the end, so a write after revoke is found. Peers (fake backends) are closures
-//! that run only inside [`Platform::wait`] or [`FakePlatform::step`]; time passes only there. No threads, no sleeps.
+//! pages poisoned and checks the poison at the end, so a write after revoke is found. Peers (fake backends) are
+//! closures that run only inside [`Platform::wait`] or [`FakePlatform::step`]; time passes only there. No threads, no
+//! sleeps.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a fake fails the test that misuses it")]
 
 use super::{Access, Platform, PlatformError, Wake};
 use crate::ring::shared::{PAGE_SIZE, SharedPage, heap};

@@ -1,9 +1,9 @@
 //! A page that another domain can read and write at any time.
 //!
 //! Owns the only `unsafe` of the crate. [`SharedPage`] is a pointer that cannot become a reference: every access is one
-//! volatile read or write of a naturally aligned word, so the compiler neither repeats nor invents accesses, and a value
-//! that was checked is the value that is used. Offsets are ours, never a peer's: one out of range is a bug of this crate
-//! and stops the program before memory is touched. Nothing here interprets what it moves.
+//! volatile read or write of a naturally aligned word, so the compiler neither repeats nor invents accesses, and a
+//! value that was checked is the value that is used. Offsets are ours, never a peer's: one out of range is a bug of
+//! this crate and stops the program before memory is touched. Nothing here interprets what it moves.
 #![allow(unsafe_code)]
 
 use core::ptr::NonNull;
@@ -51,8 +51,8 @@ impl SharedPage {
     /// One volatile read.
     fn load<T: Copy>(&self, offset: usize) -> T {
         let from = self.at::<T>(offset);
-        // SAFETY: `at` checked range and alignment; `from_raw` promised validity. Used for plain integers only, for which
-        // every bit pattern that a peer may write is a value.
+        // SAFETY: `at` checked range and alignment; `from_raw` promised validity. Used for plain integers only, for
+        // which every bit pattern that a peer may write is a value.
         unsafe { from.read_volatile() }
     }
 
