@@ -5,6 +5,10 @@
 
 mod abi;
 mod flask;
+mod images;
+mod packages;
+mod paths;
+mod sh;
 mod tidy;
 mod verbs;
 

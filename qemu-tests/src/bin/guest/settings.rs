@@ -1,0 +1,61 @@
+//! What the kernel command line asks of the guest, and the few duties of an init.
+
+use std::fs;
+
+use rustix::mount::{MountFlags, mount as mount_at};
+use rustix::system::{RebootCommand, reboot};
+
+/// The guest's parameters; an unknown or malformed one keeps its default.
+#[derive(Debug)]
+pub struct Settings {
+    /// MiB that carry the pattern.
+    pub mem_mib: usize,
+    /// Pages rewritten in each tick.
+    pub dirty: usize,
+    /// Pages of the working set that is rewritten in turn; 0 for all.
+    pub set: usize,
+    /// Pages checked in each tick.
+    pub verify: usize,
+    /// Milliseconds from tick to tick.
+    pub tick_ms: u64,
+    /// Ticks from publication to publication.
+    pub publish: u64,
+    /// Seed of the pattern.
+    pub seed: u64,
+}
+
+impl Settings {
+    /// Parses `ls.name=value` words.
+    pub fn from_command_line(line: &str) -> Self {
+        let value = |name: &str, default: u64| {
+            let words = line.split_whitespace().filter_map(|word| word.split_once('='));
+            words.filter(|(key, _)| *key == name).find_map(|(_, value)| value.parse().ok()).unwrap_or(default)
+        };
+        let size = |name: &str, default: u64| usize::try_from(value(name, default)).unwrap_or_default();
+        Self {
+            mem_mib: size("ls.mem", 32).max(1),
+            dirty: size("ls.dirty", 64),
+            set: size("ls.set", 0),
+            verify: size("ls.verify", 256),
+            tick_ms: value("ls.tick", 50),
+            publish: value("ls.publish", 4).max(1),
+            seed: value("ls.seed", 1),
+        }
+    }
+}
+
+/// proc for the command line, devtmpfs for the console and xenbus.
+pub fn mount() {
+    for (kind, at) in [("proc", "/proc"), ("devtmpfs", "/dev")] {
+        let _ = fs::create_dir(at);
+        if let Err(error) = mount_at(kind, at, kind, MountFlags::empty(), None) {
+            println!("GUEST cannot mount {at}: {error}");
+        }
+    }
+}
+
+/// The kernel starts `/sbin/poweroff` or `/sbin/reboot` when the toolstack asks for it.
+pub fn leave(again: bool) -> anyhow::Result<()> {
+    reboot(if again { RebootCommand::Restart } else { RebootCommand::PowerOff })?;
+    Ok(())
+}

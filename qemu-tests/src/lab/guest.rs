@@ -1,0 +1,179 @@
+//! Target guests: their xl configuration, and what they say about themselves.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::handle::Lab;
+
+/// Until a guest has booted and counts.
+const GUEST_WAIT: Duration = Duration::from_secs(180);
+/// Where the guest's kernel and initramfs lie in dom0.
+const KERNEL: &str = "/boot/vmlinuz";
+const RAMDISK: &str = "/boot/guest.img";
+
+/// How Xen runs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuestKind {
+    /// HVM without a device model.
+    Pvh,
+    /// Paravirtualized.
+    Pv,
+}
+
+/// What to create. See `bin/guest` for the program's own parameters.
+#[derive(Clone, Debug)]
+pub struct GuestSpec {
+    /// Its name in xl.
+    pub name: String,
+    /// PVH or PV.
+    pub kind: GuestKind,
+    /// Its memory.
+    pub memory_mib: u32,
+    /// Its virtual processors.
+    pub vcpus: u32,
+    /// The program's parameters, `ls.mem=32 ls.dirty=64` and so on.
+    pub parameters: String,
+    /// Its FLASK label, if not the default.
+    pub label: Option<String>,
+    /// Further lines of the configuration.
+    pub extra: Vec<String>,
+}
+
+impl GuestSpec {
+    /// A PVH guest of 128 MiB that dirties 32 MiB slowly.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            kind: GuestKind::Pvh,
+            memory_mib: 128,
+            vcpus: 1,
+            parameters: "ls.mem=32 ls.dirty=16".to_owned(),
+            label: None,
+            extra: Vec::new(),
+        }
+    }
+
+    /// The xl configuration.
+    #[must_use]
+    pub fn config(&self) -> String {
+        let kind = if self.kind == GuestKind::Pvh { "pvh" } else { "pv" };
+        let mut text = format!(
+            "name = \"{}\"\ntype = \"{kind}\"\nmemory = {}\nmaxmem = {}\nvcpus = {}\nkernel = \"{KERNEL}\"\n\
+             ramdisk = \"{RAMDISK}\"\ncmdline = \"console=hvc0 rdinit=/init loglevel=4 {}\"\n\
+             on_poweroff = \"destroy\"\non_reboot = \"restart\"\non_crash = \"destroy\"\n",
+            self.name, self.memory_mib, self.memory_mib, self.vcpus, self.parameters
+        );
+        if let Some(label) = &self.label {
+            let _ = writeln!(text, "seclabel = \"{label}\"");
+        }
+        for line in &self.extra {
+            let _ = writeln!(text, "{line}");
+        }
+        text
+    }
+}
+
+/// What a guest published last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counter {
+    /// Ticks since it started; continues over a restore.
+    pub ticks: u64,
+    /// Pages that were wrong when it checked them.
+    pub errors: u64,
+    /// Times that it checked its whole region.
+    pub passes: u64,
+}
+
+/// A guest that was created.
+#[derive(Clone, Debug)]
+pub struct Guest {
+    /// Its name in xl.
+    pub name: String,
+}
+
+impl Lab {
+    /// Creates the guest and waits until it counts.
+    pub fn create_guest(&self, spec: &GuestSpec) -> Result<Guest> {
+        let path = format!("/run/{}.cfg", spec.name);
+        self.put_bytes(spec.config().as_bytes(), &path)?;
+        self.sh(&format!("rm -f /var/log/xen/console/guest-{}.log; xl create -q {path}", spec.name))?;
+        let guest = Guest { name: spec.name.clone() };
+        self.wait_until(&format!("{} counts", spec.name), GUEST_WAIT, |lab| Ok(guest.counter(lab)?.is_some()))?;
+        Ok(guest)
+    }
+
+    /// Destroys every domain but dom0, and reports how many there were.
+    pub fn destroy_all(&self) -> Result<usize> {
+        let list = self.sh("xl list | awk 'NR > 1 && $2 != 0 { print $2 }'")?;
+        let ids: Vec<&str> = list.lines().collect();
+        for id in &ids {
+            // It may have gone by itself meanwhile.
+            self.run(&format!("xl destroy {id}"))?;
+        }
+        Ok(ids.len())
+    }
+}
+
+impl Guest {
+    /// Its current domid; a restored guest has another one than before.
+    pub fn domid(&self, lab: &Lab) -> Result<u32> {
+        lab.sh(&format!("xl domid {}", self.name))?.parse().context("xl domid")
+    }
+
+    /// What it published last in xenstore; `None` before the first time.
+    pub fn counter(&self, lab: &Lab) -> Result<Option<Counter>> {
+        let read = format!("xenstore-read /local/domain/$(xl domid {})/data/counter 2>/dev/null", self.name);
+        let output = lab.run(&read)?;
+        Ok(parse_counter(&output.text()))
+    }
+
+    /// Waits until the counter has passed `ticks` and the guest has checked all its memory once more.
+    pub fn wait_whole_pass(&self, lab: &Lab) -> Result<Counter> {
+        let before = self.counter(lab)?.map_or(0, |counter| counter.passes);
+        let mut last = None;
+        lab.wait_until(&format!("{} checks all its memory", self.name), GUEST_WAIT, |lab| {
+            last = self.counter(lab)?;
+            Ok(last.is_some_and(|counter| counter.passes >= before + 2))
+        })?;
+        last.context("no counter")
+    }
+
+    /// What its console showed so far.
+    pub fn console(&self, lab: &Lab) -> Result<String> {
+        lab.sh(&format!("cat /var/log/xen/console/guest-{}.log", self.name))
+    }
+}
+
+fn parse_counter(line: &str) -> Option<Counter> {
+    let mut words = line.split_whitespace();
+    let ticks = words.next()?.parse().ok()?;
+    let errors = words.next()?.strip_prefix("errors=")?.parse().ok()?;
+    let passes = words.next()?.strip_prefix("pass=")?.parse().ok()?;
+    Some(Counter { ticks, errors, passes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_is_read_as_the_guest_writes_it() {
+        assert_eq!(parse_counter("17 errors=0 pass=2"), Some(Counter { ticks: 17, errors: 0, passes: 2 }));
+        assert_eq!(parse_counter("17 errors= pass=2"), None);
+        assert_eq!(parse_counter(""), None);
+    }
+
+    #[test]
+    fn the_configuration_names_what_was_asked_for() {
+        let mut spec = GuestSpec::new("web01");
+        spec.kind = GuestKind::Pv;
+        spec.label = Some("system_u:system_r:domU_t".into());
+        let text = spec.config();
+        for line in ["name = \"web01\"", "type = \"pv\"", "seclabel = \"system_u:system_r:domU_t\""] {
+            assert!(text.lines().any(|found| found == line), "{line}");
+        }
+    }
+}
