@@ -15,6 +15,9 @@ pub const NODE_MAX: usize = 1900;
 /// Most lines in a node.
 pub const LINES_MAX: usize = 32;
 
+/// Most bytes in a text for people.
+pub const LINE_MAX: usize = 104;
+
 /// Longest key, for the copy that an error carries.
 pub const KEY_MAX: usize = 32;
 
@@ -84,7 +87,7 @@ pub fn cut<const N: usize>(text: &str) -> String<N> {
 
 /// A bounded one-line text made from anything that displays itself; what does not fit is cut.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Line(String<200>);
+pub struct Line(String<LINE_MAX>);
 
 impl Line {
     /// The text.
@@ -92,7 +95,7 @@ impl Line {
         &self.0
     }
 
-    /// Renders `shown`, cut to 200 bytes, control characters replaced.
+    /// Renders `shown`, cut to [`LINE_MAX`] bytes, control characters replaced.
     pub fn of(shown: impl fmt::Display) -> Self {
         let mut line = Self::default();
         // Running out of room is the cut; nothing else can fail.
@@ -112,7 +115,7 @@ impl fmt::Display for Line {
     }
 }
 
-struct Cutter<'a>(&'a mut String<200>);
+struct Cutter<'a>(&'a mut String<LINE_MAX>);
 
 impl fmt::Write for Cutter<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {

@@ -10,11 +10,16 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod copy;
 pub mod fault;
 pub mod fields;
 pub mod keeper;
 pub mod names;
+pub mod policy;
 pub mod ports;
 pub mod request;
+pub mod session;
 pub mod status;
+pub mod take;
+pub mod tracking;
 pub mod verdict;

@@ -211,17 +211,16 @@ pub trait DirtyLog {
     fn off(&mut self) -> Result<(), TargetError>;
 }
 
+/// Takes the pages of a batch: index in the batch, and the private copy or why there is none.
+pub type PageSink<'a> = dyn FnMut(usize, Result<&Page, PageError>) -> Result<(), Stop> + 'a;
+
 /// Read access to the target's frames.
 pub trait GuestMemory {
     /// Types of at most [`BATCH_MAX`] gfns; `out` has the same length.
     fn types(&mut self, gfns: &[Gfn], out: &mut [PageType]) -> Result<(), TargetError>;
     /// Maps at most [`BATCH_MAX`] gfns afresh, copies each page ONCE to private memory and hands the copy out with its
     /// index, in order. An unmappable page is a per-page error. `Stop` ends the call early with `Ok`.
-    fn copy(
-        &mut self,
-        gfns: &[Gfn],
-        out: &mut dyn FnMut(usize, Result<&Page, PageError>) -> Result<(), Stop>,
-    ) -> Result<(), TargetError>;
+    fn copy(&mut self, gfns: &[Gfn], out: &mut PageSink<'_>) -> Result<(), TargetError>;
 }
 
 /// A device of 4096-byte blocks.

@@ -237,7 +237,7 @@ impl fmt::Display for Take {
             self.handle, self.name.guest, self.name.name, self.mode
         )?;
         write!(out, "created={}\nrelease-port={}\n", self.created_unix, self.release_port)?;
-        write!(out, "max-pause-ms={}\n", self.max_pause_ms.unwrap_or(0))?;
+        writeln!(out, "max-pause-ms={}", self.max_pause_ms.unwrap_or(0))?;
         write!(out, "round1-skip={}\nconfig-chunks={}\n", u8::from(self.round1_skip), self.config_chunks)
     }
 }

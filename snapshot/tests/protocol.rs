@@ -1,4 +1,5 @@
 //! The protocol's text: exact round trips, one error for each way of being wrong, and hostile bytes.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use proptest::prelude::*;
 use snapshot::fault::Fault;

@@ -1,0 +1,221 @@
+//! One pass over a set of gfns: batches, one copy of each page, the zero test, the store.
+//!
+//! Invariants: a page is read once and judged by that copy; what cannot be read while the guest runs is forgotten as
+//! populated and found again before the suspend; in the last set it ends the take. Ascending gfns, none twice in a
+//! pass.
+
+use xen_hypercall::types::Gfn;
+
+use crate::fault::Fault;
+use crate::ports::{DirtyLog, GuestMemory, PAGE_SIZE, Page, PageError, PageType, Stop};
+use crate::session::Trouble;
+use crate::status::Counters;
+use crate::take::Recorder;
+use crate::tracking::{Bitmap, PeekPlan, Tracking};
+
+/// What happens between two batches: dom0 is served, the guest looked at. An error ends the pass.
+pub type Attend<'a, T> = dyn FnMut(&mut T, &Counters) -> Result<(), Trouble> + 'a;
+
+/// Is every byte zero? Blocks of 64 bytes let the compiler use vector registers and still stop early.
+pub fn is_zero(page: &Page) -> bool {
+    page.chunks_exact(64).all(|block| block.iter().fold(0, |bits, byte| bits | byte) == 0)
+}
+
+/// A pass under way.
+pub struct PassRun<'a, T, R> {
+    /// The guest.
+    pub target: &'a mut T,
+    /// The snapshot.
+    pub recorder: &'a mut R,
+    /// The sets; `send` says what the pass is about.
+    pub tracking: &'a mut Tracking,
+    /// Sums of the session.
+    pub counters: &'a mut Counters,
+    /// The last set: no page may fail.
+    pub strict: bool,
+    /// Calls on the target so far.
+    pub calls: u64,
+}
+
+impl<T: DirtyLog + GuestMemory, R: Recorder> PassRun<'_, T, R> {
+    /// Sends `tracking.send` as one run.
+    pub fn run(&mut self, plan: PeekPlan, attend: &mut Attend<'_, T>) -> Result<(), Trouble> {
+        self.recorder.run_begin()?;
+        let (mut at, mut index) = (0, 0);
+        while at < self.tracking.end {
+            if plan.due(index) {
+                self.tracking.refresh_skips(self.target)?;
+                self.counters.peeks += 1;
+            }
+            at = self.next_batch(at)?;
+            self.send_batch()?;
+            attend(self.target, self.counters)?;
+            index += 1;
+        }
+        self.recorder.run_end()?;
+        self.tracking.end_pass();
+        Ok(())
+    }
+
+    /// Fills the batch with what is to be sent and is populated.
+    fn next_batch(&mut self, from: u64) -> Result<u64, Trouble> {
+        let Tracking { send, skip, batch, end, populated, .. } = self.tracking;
+        let skipped = &mut self.counters.skipped;
+        let next = batch.refill(send, true, from, *end, |gfn| {
+            let dirty_again = skip.contains(gfn);
+            *skipped += u64::from(dirty_again);
+            !dirty_again
+        });
+        if batch.gfns().iter().any(|&gfn| !populated.contains(gfn)) {
+            self.ask_unknown()?;
+        }
+        Ok(next)
+    }
+
+    /// A dirty gfn that was no memory when we last looked: ask, and keep it only if it is now.
+    fn ask_unknown(&mut self) -> Result<(), Trouble> {
+        let Tracking { batch, unknown, types, populated, .. } = self.tracking;
+        unknown.refill_from(batch, |gfn| !populated.contains(gfn));
+        types.clear();
+        types.resize(unknown.gfns().len(), PageType::XTAB);
+        self.calls += 1;
+        self.target.types(unknown.gfns(), types)?;
+        for (&gfn, &kind) in unknown.gfns().iter().zip(types.iter()) {
+            learn(populated, gfn, kind)?;
+        }
+        batch.retain(|&gfn| populated.contains(gfn));
+        Ok(())
+    }
+
+    fn send_batch(&mut self) -> Result<(), Trouble> {
+        let Tracking { batch, populated, .. } = self.tracking;
+        if batch.gfns().is_empty() {
+            return Ok(());
+        }
+        let mut sink = Sink {
+            gfns: batch.gfns(),
+            expected: 0,
+            recorder: self.recorder,
+            populated,
+            counters: self.counters,
+            strict: self.strict,
+            trouble: None,
+        };
+        self.calls += 1;
+        let answer = self.target.copy(batch.gfns(), &mut |index, page| sink.take(index, page));
+        let Sink { trouble, expected, .. } = sink;
+        if let Some(trouble) = trouble {
+            return Err(trouble);
+        }
+        answer?;
+        if expected != batch.gfns().len() {
+            return Err(Trouble::new(Fault::Hypercall, "a batch came back incomplete"));
+        }
+        Ok(())
+    }
+}
+
+/// Notes whether `gfn` is memory. Memory that is there but broken cannot be in any snapshot.
+pub(crate) fn learn(populated: &mut Bitmap, gfn: Gfn, kind: PageType) -> Result<(), Trouble> {
+    if kind.has_data() {
+        populated.insert(gfn);
+    } else if kind == PageType::BROKEN {
+        return Err(Trouble::new(Fault::PageUnreadable, format_args!("gfn {gfn} is broken memory")));
+    } else {
+        populated.remove(gfn);
+    }
+    Ok(())
+}
+
+/// Where the copied pages of one batch go.
+struct Sink<'a, R> {
+    gfns: &'a [Gfn],
+    expected: usize,
+    recorder: &'a mut R,
+    populated: &'a mut Bitmap,
+    counters: &'a mut Counters,
+    strict: bool,
+    trouble: Option<Trouble>,
+}
+
+impl<R: Recorder> Sink<'_, R> {
+    fn take(&mut self, index: usize, page: Result<&Page, PageError>) -> Result<(), Stop> {
+        self.take_checked(index, page).map_err(|trouble| {
+            self.trouble = Some(trouble);
+            Stop
+        })
+    }
+
+    fn take_checked(&mut self, index: usize, page: Result<&Page, PageError>) -> Result<(), Trouble> {
+        let gfn = self.gfns.get(index).filter(|_| index == self.expected);
+        let gfn = *gfn.ok_or_else(|| Trouble::new(Fault::Hypercall, "a batch came back out of order"))?;
+        self.expected += 1;
+        match page {
+            Ok(page) => self.send(gfn, page),
+            Err(error) if self.strict => {
+                let reason = format_args!("gfn {gfn} of the last set: errno {}", error.errno);
+                Err(Trouble::new(Fault::PageUnreadable, reason))
+            }
+            Err(_) => {
+                self.populated.remove(gfn);
+                Ok(())
+            }
+        }
+    }
+
+    fn send(&mut self, gfn: Gfn, page: &Page) -> Result<(), Trouble> {
+        if is_zero(page) {
+            self.counters.zero += 1;
+            return self.recorder.zero(gfn);
+        }
+        self.counters.pages += 1;
+        self.counters.bytes += PAGE_SIZE as u64;
+        self.recorder.page(gfn, page)
+    }
+}
+
+/// Asks for the types of gfns: of all (`everything`), or of those not known to be populated. New ones join `populated`,
+/// and `send` for the next round. Returns how many are new.
+pub fn scan<T: GuestMemory>(
+    target: &mut T,
+    tracking: &mut Tracking,
+    counters: &Counters,
+    everything: bool,
+    attend: &mut Attend<'_, T>,
+) -> Result<u64, Trouble> {
+    if everything {
+        tracking.populated.clear();
+    }
+    let (mut at, mut found) = (0, 0);
+    while at < tracking.end {
+        let Tracking { unknown, types, populated, send, end, .. } = tracking;
+        at = unknown.refill(populated, false, at, *end, |_| true);
+        types.clear();
+        types.resize(unknown.gfns().len(), PageType::XTAB);
+        target.types(unknown.gfns(), types)?;
+        for (&gfn, &kind) in unknown.gfns().iter().zip(types.iter()) {
+            learn(populated, gfn, kind)?;
+            if kind.has_data() {
+                send.insert(gfn);
+                found += 1;
+            }
+        }
+        attend(target, counters)?;
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_bit_anywhere_makes_a_page_not_zero() {
+        assert!(is_zero(&[0; PAGE_SIZE]));
+        for at in 0..PAGE_SIZE {
+            let mut page = [0; PAGE_SIZE];
+            page[at] = 1 << (at % 8);
+            assert!(!is_zero(&page), "{at}");
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! The state machine of a take: `step(now, observation) -> action`. It owns the order of things, every deadline and
+//! every bound; the engine only does what it is told and reports.
+//!
+//! Invariants, whatever is observed: the release happens exactly once; what was switched on is switched off before the
+//! end, what was begun in the store is sealed or discarded; a seal follows only on *captured* and the keeper's
+//! `resumed`; the number of steps is bounded. It never looks at a page, a clock or a port.
+
+use super::trouble::Trouble;
+use crate::fault::Fault;
+use crate::policy::{Decision, Policy, RoundStats};
+use crate::status::State;
+use crate::verdict::Verdict;
+
+/// Every bound of a session, in one place; docs/protocol/failures.md has the same table.
+pub mod limits {
+    /// From want-suspend to the suspend. The keeper allows 30 s for the ack and 30 s for the suspend after it.
+    pub const SUSPEND_WAIT_NS: u64 = 75_000_000_000;
+    /// From the release to the verdict.
+    pub const VERDICT_WAIT_NS: u64 = 60_000_000_000;
+    /// Full passes of a live take, the first included; more are wanted only by a guest that balloons.
+    pub const FULL_PASSES_MAX: u32 = 3;
+    /// Searches for pages that were populated meanwhile, before the suspend.
+    pub const RECHECKS_MAX: u32 = 4;
+    /// Attempts to switch tracking off (Xen answers -EBUSY while another tool is in the middle of a call).
+    pub const OFF_ATTEMPTS: u32 = 5;
+}
+
+/// Which pages a round sends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pass {
+    /// Every populated page; the first round, and again when the guest's memory changed size.
+    Full,
+    /// The pages dirty since the last round, and those found populated since.
+    Dirty,
+}
+
+/// What is read in the pause.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Capture {
+    /// Everything: mode `save`.
+    Everything,
+    /// What is dirty since the last round.
+    LastSet,
+}
+
+/// What the engine does next. Each ends in one observation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Check the guest, get the memory, begin the snapshot in the store. `Done`.
+    Prepare,
+    /// Switch tracking on. `Done`.
+    Enable,
+    /// One round. `Round`.
+    Round(Pass),
+    /// Look for pages populated since the last look, and for a change of size. `Rechecked`.
+    Recheck,
+    /// Say want-suspend, look at the guest, wait a little. `Suspended` or `Nothing`.
+    AwaitSuspend,
+    /// Read the platform state and the pages, check that nobody interfered. `Done`.
+    Capture(Capture),
+    /// Send the release edge, then say where the session stands. `Done`.
+    Release,
+    /// Switch tracking off. `Done`.
+    TrackingOff,
+    /// Make everything durable but the seal. `Done`.
+    Flush,
+    /// Wait a little for the verdict. `Verdict` or `Nothing`.
+    AwaitVerdict,
+    /// Make the snapshot exist. `Done`.
+    Seal,
+    /// Drop what was begun in the store; nothing may have been. `Done`.
+    Discard,
+    /// Publish the final status; no step follows.
+    Finish,
+}
+
+/// What the engine saw.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Observation {
+    /// The session begins.
+    Begin,
+    /// The action is done.
+    Done,
+    /// A round is over; the second value tells that the guest's memory changed size.
+    Round(RoundStats, bool),
+    /// Pages found populated since the last look; the size of the guest changed.
+    Rechecked {
+        /// New pages, to be sent in one more round.
+        new_pages: u64,
+        /// tot_pages is another than at the last full pass.
+        resized: bool,
+    },
+    /// A wait ended without event.
+    Nothing,
+    /// The guest is suspended.
+    Suspended,
+    /// The keeper's word.
+    Verdict(Verdict),
+    /// The action failed, or the session must end: cancel, a guest that is gone, a foreign hand.
+    Trouble(Trouble),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Start,
+    Prepare,
+    Enable,
+    Rounds,
+    /// A round that a recheck asked for; back to the recheck afterwards.
+    ExtraRound,
+    Recheck,
+    AwaitSuspend,
+    Capture,
+    CapturedRelease,
+    CapturedOff,
+    Flush,
+    AwaitVerdict,
+    Seal,
+    LeaveRelease,
+    LeaveOff,
+    LeaveDiscard,
+    End,
+}
+
+/// One take.
+#[derive(Debug)]
+pub struct Machine {
+    policy: Policy,
+    phase: Phase,
+    /// The guard: tracking is on, or may be.
+    tracking: bool,
+    /// Something was begun in the store.
+    begun: bool,
+    released: bool,
+    sealed: bool,
+    deadline_ns: u64,
+    full_passes: u32,
+    rechecks: u32,
+    off_attempts: u32,
+    rounds: u32,
+    trouble: Option<Trouble>,
+    state: State,
+}
+
+impl Machine {
+    /// A take under `policy`, nothing done yet.
+    pub fn new(policy: Policy) -> Self {
+        Self {
+            policy,
+            phase: Phase::Start,
+            tracking: false,
+            begun: false,
+            released: false,
+            sealed: false,
+            deadline_ns: 0,
+            full_passes: 0,
+            rechecks: 0,
+            off_attempts: 0,
+            rounds: 0,
+            trouble: None,
+            state: State::Preparing,
+        }
+    }
+
+    /// The state to publish, final after [`Action::Finish`].
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Why the session came to nothing, or a warning beside a sealed snapshot.
+    pub fn trouble(&self) -> Option<&Trouble> {
+        self.trouble.as_ref()
+    }
+
+    /// Round under way, from 1; the last set counts as one.
+    pub fn round(&self) -> u32 {
+        self.rounds
+    }
+
+    /// Takes what was seen at `now_ns` and says what to do.
+    pub fn step(&mut self, now_ns: u64, seen: Observation) -> Action {
+        match seen {
+            Observation::Trouble(trouble) => self.failed(trouble),
+            seen => self.advance(now_ns, seen),
+        }
+    }
+
+    fn advance(&mut self, now_ns: u64, seen: Observation) -> Action {
+        match (self.phase, seen) {
+            (Phase::Start, _) => {
+                self.begun = true;
+                self.go(Phase::Prepare, Action::Prepare)
+            }
+            (Phase::Prepare, _) => {
+                self.tracking = true;
+                self.go(Phase::Enable, Action::Enable)
+            }
+            (Phase::Enable, _) if self.policy.is_live() => self.full_pass(),
+            (Phase::Enable, _) => self.await_suspend(now_ns),
+            (Phase::Rounds, Observation::Round(stats, resized)) => self.after_round(&stats, resized),
+            (Phase::ExtraRound, Observation::Round(_, resized)) => self.after_extra_round(resized),
+            (Phase::Recheck, Observation::Rechecked { new_pages, resized }) => {
+                self.after_recheck(now_ns, new_pages, resized)
+            }
+            (Phase::AwaitSuspend, seen) => self.awaiting_suspend(now_ns, &seen),
+            (Phase::Capture, _) => self.captured(),
+            (Phase::CapturedRelease, _) => self.after_release(now_ns),
+            (Phase::CapturedOff, _) => self.flush(),
+            (Phase::Flush, _) => self.go(Phase::AwaitVerdict, Action::AwaitVerdict),
+            (Phase::AwaitVerdict, seen) => self.awaiting_verdict(now_ns, seen),
+            (Phase::Seal, _) => self.finish_sealed(),
+            (Phase::LeaveOff, _) => self.tracking_is_off(),
+            (Phase::LeaveDiscard, _) => self.discarded(),
+            (Phase::LeaveRelease | Phase::End, _) => self.leave(),
+            // An observation that does not belong to the action is a bug of the engine; it must not cost a guest.
+            (_, _) => self.failed(Trouble::new(Fault::Hypercall, "the session lost its place")),
+        }
+    }
+
+    fn go(&mut self, phase: Phase, action: Action) -> Action {
+        self.phase = phase;
+        action
+    }
+
+    fn full_pass(&mut self) -> Action {
+        if self.full_passes >= limits::FULL_PASSES_MAX {
+            return self.failed(Trouble::new(Fault::Ballooning, "the guest's memory does not come to rest"));
+        }
+        self.full_passes += 1;
+        self.start_round(Phase::Rounds, Pass::Full)
+    }
+
+    fn start_round(&mut self, phase: Phase, pass: Pass) -> Action {
+        self.rounds += 1;
+        self.state = State::Copying;
+        self.go(phase, Action::Round(pass))
+    }
+
+    fn after_round(&mut self, stats: &RoundStats, resized: bool) -> Action {
+        if resized {
+            return self.full_pass();
+        }
+        match self.policy.decide(stats) {
+            Decision::Continue => self.start_round(Phase::Rounds, Pass::Dirty),
+            Decision::StopAndCopy => self.recheck(),
+            Decision::Abort => self.failed(Trouble::new(Fault::PolicyAbort, "the policy gave up")),
+        }
+    }
+
+    fn after_extra_round(&mut self, resized: bool) -> Action {
+        if resized { self.full_pass() } else { self.recheck() }
+    }
+
+    fn recheck(&mut self) -> Action {
+        if self.rechecks >= limits::RECHECKS_MAX {
+            return self.failed(Trouble::new(Fault::Ballooning, "the guest keeps on populating memory"));
+        }
+        self.rechecks += 1;
+        self.go(Phase::Recheck, Action::Recheck)
+    }
+
+    fn after_recheck(&mut self, now_ns: u64, new_pages: u64, resized: bool) -> Action {
+        if resized {
+            return self.full_pass();
+        }
+        if new_pages > 0 {
+            return self.start_round(Phase::ExtraRound, Pass::Dirty);
+        }
+        self.await_suspend(now_ns)
+    }
+
+    fn await_suspend(&mut self, now_ns: u64) -> Action {
+        self.state = State::WantSuspend;
+        self.deadline_ns = now_ns.saturating_add(limits::SUSPEND_WAIT_NS);
+        self.go(Phase::AwaitSuspend, Action::AwaitSuspend)
+    }
+
+    fn awaiting_suspend(&mut self, now_ns: u64, seen: &Observation) -> Action {
+        if *seen == Observation::Suspended {
+            self.state = State::Capturing;
+            self.rounds += 1;
+            let all = if self.policy.is_live() { Capture::LastSet } else { Capture::Everything };
+            return self.go(Phase::Capture, Action::Capture(all));
+        }
+        if now_ns >= self.deadline_ns {
+            return self.failed(Trouble::new(Fault::NoSuspend, "the guest did not suspend in time"));
+        }
+        Action::AwaitSuspend
+    }
+
+    fn captured(&mut self) -> Action {
+        self.state = State::Captured;
+        self.released = true;
+        self.go(Phase::CapturedRelease, Action::Release)
+    }
+
+    fn after_release(&mut self, now_ns: u64) -> Action {
+        self.deadline_ns = now_ns.saturating_add(limits::VERDICT_WAIT_NS);
+        self.go(Phase::CapturedOff, Action::TrackingOff)
+    }
+
+    fn flush(&mut self) -> Action {
+        self.tracking = false;
+        self.state = State::Flushing;
+        self.go(Phase::Flush, Action::Flush)
+    }
+
+    fn awaiting_verdict(&mut self, now_ns: u64, seen: Observation) -> Action {
+        match seen {
+            Observation::Verdict(verdict) if verdict.resumed => self.go(Phase::Seal, Action::Seal),
+            Observation::Verdict(verdict) => self.failed(Trouble { fault: Fault::VerdictVoid, reason: verdict.reason }),
+            _ if now_ns >= self.deadline_ns => {
+                self.failed(Trouble::new(Fault::NoVerdict, "no verdict from the keeper in time"))
+            }
+            _ => Action::AwaitVerdict,
+        }
+    }
+
+    fn finish_sealed(&mut self) -> Action {
+        self.begun = false;
+        self.sealed = true;
+        self.leave()
+    }
+
+    /// The one way out of trouble. The first cause stands; what fails on the way out does not hide it.
+    fn failed(&mut self, trouble: Trouble) -> Action {
+        match self.phase {
+            Phase::LeaveOff | Phase::CapturedOff => return self.off_failed(trouble),
+            Phase::LeaveDiscard => return self.discarded(),
+            // Nothing was switched on by an ENABLE that failed: another user's tracking is not ours to end.
+            Phase::Enable => self.tracking = false,
+            _ => {}
+        }
+        self.trouble.get_or_insert(trouble);
+        self.leave()
+    }
+
+    fn off_failed(&mut self, trouble: Trouble) -> Action {
+        self.off_attempts += 1;
+        if trouble.fault == Fault::Gone {
+            return self.off_is_over();
+        }
+        if self.off_attempts < limits::OFF_ATTEMPTS {
+            return Action::TrackingOff;
+        }
+        let left_on = Trouble::new(Fault::TrackingLeftOn, trouble.reason);
+        self.trouble = Some(left_on);
+        self.off_is_over()
+    }
+
+    /// Off, or beyond our reach.
+    fn off_is_over(&mut self) -> Action {
+        if self.phase == Phase::CapturedOff { self.flush() } else { self.tracking_is_off() }
+    }
+
+    fn tracking_is_off(&mut self) -> Action {
+        self.tracking = false;
+        self.leave()
+    }
+
+    fn discarded(&mut self) -> Action {
+        self.begun = false;
+        self.leave()
+    }
+
+    /// The next thing that a session owes on its way out.
+    fn leave(&mut self) -> Action {
+        if !self.released {
+            self.released = true;
+            return self.go(Phase::LeaveRelease, Action::Release);
+        }
+        if self.tracking {
+            return self.go(Phase::LeaveOff, Action::TrackingOff);
+        }
+        if self.begun {
+            return self.go(Phase::LeaveDiscard, Action::Discard);
+        }
+        self.state = self.final_state();
+        self.go(Phase::End, Action::Finish)
+    }
+
+    fn final_state(&self) -> State {
+        use Fault::{Denied, Hypercall, NoMemory, NoSpace, PageUnreadable, Store, TrackingLeftOn};
+        if self.sealed {
+            return State::Sealed;
+        }
+        if self.state == State::Preparing {
+            return State::Refused;
+        }
+        match self.trouble.as_ref().map(|trouble| trouble.fault) {
+            Some(Store | NoSpace | Hypercall | Denied | NoMemory | PageUnreadable | TrackingLeftOn) => State::Failed,
+            _ => State::Void,
+        }
+    }
+}

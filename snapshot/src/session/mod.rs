@@ -1,0 +1,7 @@
+//! One take as a state machine: what to do next, given what was seen. No clock, no I/O, no memory of pages.
+
+mod machine;
+mod trouble;
+
+pub use machine::{Action, Capture, Machine, Observation, Pass, limits};
+pub use trouble::Trouble;

@@ -1,0 +1,166 @@
+//! The line to dom0 during a session: takes in messages, gives out the status, keeps the verdict until it is wanted.
+//!
+//! It believes nothing but a verdict after the release; one that comes earlier can only end the session.
+
+use crate::fault::Fault;
+use crate::names::Token;
+use crate::ports::{Clock, Control, ControlLost, Message};
+use crate::session::{Machine, Trouble};
+use crate::status::{Counters, State, Status};
+use crate::verdict::Verdict;
+
+/// Least time between two progress reports within a state.
+pub const PROGRESS_NS: u64 = 250_000_000;
+
+/// Most messages taken in at one go, so that a chatty peer cannot stop the copying.
+const MESSAGES_MAX: usize = 16;
+
+/// Longest sleep within a dwell.
+const DWELL_STEP_NS: u64 = 10_000_000;
+
+/// Test aid (`hold=STATE:MILLISECONDS` on the stub's command line): dwell once in a state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Hold {
+    /// Where.
+    pub state: State,
+    /// How long.
+    pub ms: u32,
+}
+
+impl core::str::FromStr for Hold {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (state, ms) = text.split_once(':').ok_or(())?;
+        Ok(Self { state: state.parse()?, ms: ms.parse().map_err(|_| ())? })
+    }
+}
+
+/// The line, with what it has heard.
+pub(crate) struct Desk<'a, K> {
+    pub control: &'a mut K,
+    token: Token,
+    state: State,
+    started_ns: u64,
+    published_ns: u64,
+    released: bool,
+    verdict: Option<Verdict>,
+    hold: Option<Hold>,
+}
+
+impl<'a, K: Control + Clock> Desk<'a, K> {
+    pub fn new(control: &'a mut K, token: Token, hold: Option<Hold>) -> Self {
+        let started_ns = control.now_ns();
+        Self {
+            control,
+            token,
+            state: State::Preparing,
+            started_ns,
+            published_ns: started_ns,
+            released: false,
+            verdict: None,
+            hold,
+        }
+    }
+
+    pub fn now_ns(&mut self) -> u64 {
+        self.control.now_ns()
+    }
+
+    /// Says where the session stands; dwells there if the test aid wants it.
+    pub fn enter(&mut self, state: State, counters: &Counters) -> Result<(), Trouble> {
+        self.state = state;
+        self.publish(counters)?;
+        self.dwell(counters)
+    }
+
+    /// As `enter`, without a word to dom0 unless it dwells: inside the pause a write to xenstore costs too much. A
+    /// pause that lasts is reported by `attend`.
+    pub fn enter_quietly(&mut self, state: State, counters: &Counters) -> Result<(), Trouble> {
+        if self.hold.is_some_and(|hold| hold.state == state) {
+            return self.enter(state, counters);
+        }
+        self.state = state;
+        Ok(())
+    }
+
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    fn publish(&mut self, counters: &Counters) -> Result<(), ControlLost> {
+        let now_ns = self.now_ns();
+        self.published_ns = now_ns;
+        let status = Status { counters: self.stamped(now_ns, counters), ..Status::new(self.token, self.state) };
+        self.control.publish(&status)
+    }
+
+    fn stamped(&self, now_ns: u64, counters: &Counters) -> Counters {
+        Counters { elapsed_us: now_ns.saturating_sub(self.started_ns) / 1000, ..*counters }
+    }
+
+    /// Between two batches: takes messages in, reports progress when it is time.
+    pub fn attend(&mut self, counters: &Counters) -> Result<(), Trouble> {
+        for _ in 0..MESSAGES_MAX {
+            match self.control.poll()? {
+                None => break,
+                Some(Message::Cancel) => return Err(Trouble::new(Fault::Cancelled, "cancelled from dom0")),
+                Some(Message::Verdict(verdict)) => self.heard(verdict)?,
+            }
+        }
+        if self.now_ns().saturating_sub(self.published_ns) >= PROGRESS_NS {
+            self.publish(counters)?;
+        }
+        Ok(())
+    }
+
+    fn heard(&mut self, verdict: Verdict) -> Result<(), Trouble> {
+        if self.released {
+            self.verdict.get_or_insert(verdict);
+            return Ok(());
+        }
+        let reason = if verdict.resumed { "a verdict came before the release" } else { verdict.reason.as_str() };
+        Err(Trouble::new(Fault::VerdictVoid, reason))
+    }
+
+    pub fn verdict(&mut self) -> Option<Verdict> {
+        self.verdict.take()
+    }
+
+    /// Sleeps, at most `ns`.
+    pub fn wait(&mut self, ns: u64) -> Result<(), Trouble> {
+        let until_ns = self.now_ns().saturating_add(ns);
+        Ok(self.control.wait(until_ns)?)
+    }
+
+    /// The one edge of the session.
+    pub fn release(&mut self) -> Result<(), Trouble> {
+        self.released = true;
+        Ok(self.control.release()?)
+    }
+
+    fn dwell(&mut self, counters: &Counters) -> Result<(), Trouble> {
+        let Some(hold) = self.hold.take_if(|hold| hold.state == self.state) else { return Ok(()) };
+        let until_ns = self.now_ns().saturating_add(u64::from(hold.ms) * 1_000_000);
+        while self.now_ns() < until_ns {
+            self.attend(counters)?;
+            self.wait(DWELL_STEP_NS)?;
+        }
+        Ok(())
+    }
+
+    /// The last word, after which the session is over. Nobody is left to tell if it does not get through.
+    pub fn finish(&mut self, machine: &Machine, counters: &Counters) -> Status {
+        let now_ns = self.now_ns();
+        let trouble = machine.trouble();
+        let status = Status {
+            token: self.token,
+            state: machine.state(),
+            fault: trouble.map(|trouble| trouble.fault),
+            reason: trouble.map(|trouble| trouble.reason.clone()).unwrap_or_default(),
+            counters: self.stamped(now_ns, counters),
+        };
+        let _ = self.control.publish(&status);
+        status
+    }
+}

@@ -1,0 +1,327 @@
+//! The engine: one loop that asks the machine what to do, does it on the ports, and reports what it saw.
+//!
+//! It decides nothing about the order of things; what it owns is that a port's answer is judged at once: is the guest
+//! still there, is it still ours, has its memory changed size.
+
+use alloc::string::ToString;
+
+use super::desk::{Desk, Hold};
+use super::prepare::{Work, prepare};
+use super::recorder::{Attachment, Recorder};
+use crate::copy::{PassRun, scan};
+use crate::fault::Fault;
+use crate::policy::{Policy, RoundStats};
+use crate::ports::{Clock, Control, DirtyLog, DomainControl, DomainInfo, GuestMemory, ShutdownCode};
+use crate::request::Take;
+use crate::session::{Action, Machine, Observation, Pass, Trouble};
+use crate::status::{Counters, State, Status};
+use crate::tracking::PeekPlan;
+
+/// How often the guest is looked at while it is copied.
+pub(super) const LOOK_NS: u64 = 100_000_000;
+
+/// Between two looks for the suspend. The pause is ours only from the first sight of it.
+const SUSPEND_POLL_NS: u64 = 2_000_000;
+
+/// Between two looks for the verdict, if no message wakes us.
+const VERDICT_POLL_NS: u64 = 50_000_000;
+
+/// Between two attempts to switch tracking off.
+const OFF_RETRY_NS: u64 = 20_000_000;
+
+/// Everything that the engine does to a guest.
+pub trait Target: DomainControl + DirtyLog + GuestMemory {}
+
+impl<T: DomainControl + DirtyLog + GuestMemory> Target for T {}
+
+/// What the stub was started with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// Most bytes of heap that a take may use for its sets and records.
+    pub memory_bytes: usize,
+    /// Test aid.
+    pub hold: Option<Hold>,
+}
+
+/// One take, from the accepted request to the final status.
+pub struct Engine<'a, T, K, R> {
+    pub(super) target: &'a mut T,
+    pub(super) desk: Desk<'a, K>,
+    pub(super) recorder: &'a mut R,
+    pub(super) take: &'a Take,
+    config: &'a [u8],
+    options: Options,
+    pub(super) counters: Counters,
+    pub(super) work: Option<Work>,
+    policy: Policy,
+    full_passes: u32,
+    /// When the suspend was seen.
+    pub(super) paused_ns: u64,
+}
+
+impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
+    /// An engine for `take`, whose release port is bound already. `config` is the guest's configuration JSON.
+    pub fn new(
+        target: &'a mut T,
+        control: &'a mut K,
+        recorder: &'a mut R,
+        take: &'a Take,
+        config: &'a [u8],
+        options: Options,
+    ) -> Self {
+        let policy = Policy::from(take.mode);
+        let counters = Counters { rounds: u64::from(policy.rounds()), ..Counters::default() };
+        let desk = Desk::new(control, take.token, options.hold);
+        Self {
+            target,
+            desk,
+            recorder,
+            take,
+            config,
+            options,
+            counters,
+            work: None,
+            policy,
+            full_passes: 0,
+            paused_ns: 0,
+        }
+    }
+
+    /// Runs the session to its end and returns the final status, which has been published.
+    pub fn run(mut self) -> Status {
+        let mut machine = Machine::new(self.policy);
+        let mut seen = Observation::Begin;
+        loop {
+            let now_ns = self.desk.now_ns();
+            let action = machine.step(now_ns, seen);
+            if action == Action::Finish {
+                return self.desk.finish(&machine, &self.counters);
+            }
+            self.counters.round = u64::from(machine.round());
+            seen = self.execute(action, machine.state()).unwrap_or_else(Observation::Trouble);
+        }
+    }
+
+    fn execute(&mut self, action: Action, state: State) -> Result<Observation, Trouble> {
+        match action {
+            Action::Prepare => self.prepare(),
+            Action::Enable => done(self.target.enable()),
+            Action::Round(pass) => self.round(pass),
+            Action::Recheck => self.recheck(),
+            Action::AwaitSuspend => self.await_suspend(),
+            Action::Capture(capture) => self.capture(capture),
+            Action::Release => self.release(state),
+            Action::TrackingOff => self.tracking_off(),
+            Action::Flush => self.flush(),
+            Action::AwaitVerdict => self.await_verdict(),
+            Action::Seal => done(self.recorder.seal(&self.counters)),
+            Action::Discard => done(self.recorder.abort()),
+            Action::Finish => Ok(Observation::Done),
+        }
+    }
+
+    fn prepare(&mut self) -> Result<Observation, Trouble> {
+        self.desk.enter(State::Preparing, &self.counters)?;
+        let work = prepare(self.target, self.recorder, self.take, self.config, &self.options)?;
+        self.work = Some(work);
+        self.desk.attend(&self.counters)?;
+        Ok(Observation::Done)
+    }
+
+    pub(super) fn work(work: &mut Option<Work>) -> Result<&mut Work, Trouble> {
+        work.as_mut().ok_or_else(|| Trouble::new(Fault::NoMemory, "the session has no memory"))
+    }
+
+    fn round(&mut self, pass: Pass) -> Result<Observation, Trouble> {
+        if self.counters.round <= 1 {
+            self.desk.enter(State::Copying, &self.counters)?;
+        }
+        match pass {
+            Pass::Full => self.begin_full()?,
+            Pass::Dirty => self.begin_dirty()?,
+        }
+        let given = Self::work(&mut self.work)?.tracking.send.count();
+        let plan = self.peek_plan(given)?;
+        self.copy_round(plan)?;
+        self.end_round(given)
+    }
+
+    /// The size is noted before the bitmap is emptied and the bitmap emptied before the search, so that whatever
+    /// changes from here on shows in the size or in the bitmap.
+    fn begin_full(&mut self) -> Result<(), Trouble> {
+        if self.full_passes > 0 {
+            Self::work(&mut self.work)?.tot_pages = running(self.target.info()?)?.tot_pages;
+            self.begin_dirty()?;
+        }
+        self.full_passes += 1;
+        self.search(true)?;
+        let tracking = &mut Self::work(&mut self.work)?.tracking;
+        tracking.begin_full();
+        self.counters.memory = tracking.populated.count();
+        Ok(())
+    }
+
+    fn begin_dirty(&mut self) -> Result<(), Trouble> {
+        self.counters.cleans += 1;
+        self.counters.dirty = Self::work(&mut self.work)?.tracking.begin_dirty(self.target)?;
+        Ok(())
+    }
+
+    /// Looks for populated gfns, all or those not known yet. Returns how many are new.
+    fn search(&mut self, everything: bool) -> Result<u64, Trouble> {
+        let mut look = Look::new(self.desk.now_ns());
+        let desk = &mut self.desk;
+        let tracking = &mut Self::work(&mut self.work)?.tracking;
+        scan(self.target, tracking, &self.counters, everything, &mut |target, counters| {
+            desk.attend(counters)?;
+            look.at_running(target, desk.now_ns())
+        })
+    }
+
+    fn peek_plan(&mut self, given: u64) -> Result<PeekPlan, Trouble> {
+        let bitmap_bytes = Self::work(&mut self.work)?.tracking.skip.bytes();
+        let skips = self.counters.round > 1 || self.take.round1_skip;
+        Ok(if skips { PeekPlan::for_pass(given, bitmap_bytes) } else { PeekPlan::NEVER })
+    }
+
+    fn copy_round(&mut self, plan: PeekPlan) -> Result<(), Trouble> {
+        let mut look = Look::new(self.desk.now_ns());
+        let desk = &mut self.desk;
+        let mut run = PassRun {
+            target: self.target,
+            recorder: self.recorder,
+            tracking: &mut Self::work(&mut self.work)?.tracking,
+            counters: &mut self.counters,
+            strict: false,
+            calls: 0,
+        };
+        run.run(plan, &mut |target, counters| {
+            desk.attend(counters)?;
+            look.at_running(target, desk.now_ns())
+        })
+    }
+
+    fn end_round(&mut self, given: u64) -> Result<Observation, Trouble> {
+        let info = running(self.target.info()?)?;
+        self.counters.dirty = self.target.dirty_count()?;
+        let stats = RoundStats {
+            round: u32::try_from(self.counters.round).unwrap_or(u32::MAX),
+            memory: self.counters.memory,
+            dirty_previous: given,
+            dirty_current: self.counters.dirty,
+            sent_total: self.counters.pages + self.counters.zero,
+        };
+        Ok(Observation::Round(stats, info.tot_pages != Self::work(&mut self.work)?.tot_pages))
+    }
+
+    /// Xen 4.17 does not mark what is added to a p2m: ask again for every gfn that was no memory.
+    fn recheck(&mut self) -> Result<Observation, Trouble> {
+        let max_gfn = self.target.max_gfn()?;
+        let tracking = &mut Self::work(&mut self.work)?.tracking;
+        if max_gfn.raw() >= tracking.populated.len() {
+            return Err(Trouble::new(Fault::Ballooning, "the guest's address space grew during the take"));
+        }
+        tracking.end = tracking.end.max(max_gfn.raw() + 1);
+        let new_pages = self.search(false)?;
+        let info = running(self.target.info()?)?;
+        let resized = info.tot_pages != Self::work(&mut self.work)?.tot_pages;
+        Ok(Observation::Rechecked { new_pages, resized })
+    }
+
+    fn await_suspend(&mut self) -> Result<Observation, Trouble> {
+        if self.desk.state() != State::WantSuspend {
+            running(self.target.info()?)?;
+            self.desk.enter(State::WantSuspend, &self.counters)?;
+        }
+        self.desk.attend(&self.counters)?;
+        let info = self.target.info()?;
+        if info.suspended() {
+            return Ok(Observation::Suspended);
+        }
+        running(info)?;
+        self.desk.wait(SUSPEND_POLL_NS)?;
+        Ok(Observation::Nothing)
+    }
+
+    fn release(&mut self, state: State) -> Result<Observation, Trouble> {
+        if state != State::Captured {
+            self.desk.release()?;
+            return Ok(Observation::Done);
+        }
+        self.counters.pause_us = self.desk.now_ns().saturating_sub(self.paused_ns) / 1000;
+        self.desk.release()?;
+        self.desk.enter(State::Captured, &self.counters)?;
+        Ok(Observation::Done)
+    }
+
+    fn tracking_off(&mut self) -> Result<Observation, Trouble> {
+        let answer = self.target.off();
+        if answer.is_err() {
+            // Another tool in the middle of a call makes Xen answer -EBUSY: give it a moment before the next attempt.
+            let _ = self.desk.wait(OFF_RETRY_NS);
+        }
+        done(answer)
+    }
+
+    fn flush(&mut self) -> Result<Observation, Trouble> {
+        self.desk.enter(State::Flushing, &self.counters)?;
+        let platform = Self::work(&mut self.work)?.platform.bytes()?;
+        self.recorder.attach(Attachment::PlatformRecords, platform)?;
+        let stats = self.counters.to_string();
+        self.recorder.attach(Attachment::Stats, stats.as_bytes())?;
+        self.recorder.flush()?;
+        Ok(Observation::Done)
+    }
+
+    fn await_verdict(&mut self) -> Result<Observation, Trouble> {
+        self.desk.attend(&self.counters)?;
+        if let Some(verdict) = self.desk.verdict() {
+            return Ok(Observation::Verdict(verdict));
+        }
+        self.desk.wait(VERDICT_POLL_NS)?;
+        Ok(Observation::Nothing)
+    }
+}
+
+fn done(answer: Result<(), impl Into<Trouble>>) -> Result<Observation, Trouble> {
+    answer.map(|()| Observation::Done).map_err(Into::into)
+}
+
+/// The guest must be running now. Its suspend, before we asked for one, is somebody else's.
+fn running(info: DomainInfo) -> Result<DomainInfo, Trouble> {
+    match info.shutdown {
+        _ if info.dying => Err(Trouble::new(Fault::Gone, "the guest is being destroyed")),
+        None => Ok(info),
+        Some(ShutdownCode::SUSPEND) => {
+            Err(Trouble::new(Fault::ForeignSuspend, "the guest was suspended by somebody else"))
+        }
+        Some(code) => Err(Trouble::new(Fault::GuestEnded, format_args!("the guest has ended ({code})"))),
+    }
+}
+
+/// Looks at the guest now and then while it is read.
+pub(super) struct Look {
+    looked_ns: u64,
+}
+
+impl Look {
+    pub(super) fn new(now_ns: u64) -> Self {
+        Self { looked_ns: now_ns }
+    }
+
+    /// Is it time? Then the next time is later.
+    pub(super) fn is_due(&mut self, now_ns: u64) -> bool {
+        let due = now_ns.saturating_sub(self.looked_ns) >= LOOK_NS;
+        if due {
+            self.looked_ns = now_ns;
+        }
+        due
+    }
+
+    fn at_running(&mut self, target: &mut impl Target, now_ns: u64) -> Result<(), Trouble> {
+        if self.is_due(now_ns) {
+            running(target.info()?)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,13 @@
+//! The engine of a take: executes what the session's machine says, on the ports.
+
+mod capture;
+mod desk;
+mod engine;
+mod prepare;
+mod recorder;
+mod records;
+
+pub use desk::{Hold, PROGRESS_NS};
+pub use engine::{Engine, Options, Target};
+pub use recorder::{Attachment, NewTake, Recorder};
+pub use records::Records;

@@ -1,0 +1,70 @@
+//! What the engine needs from the store: one snapshot in the making. The store's writer is behind it in production,
+//! a model in the tests.
+
+use core::fmt;
+
+use xen_hypercall::types::Gfn;
+
+use crate::ports::{DomainInfo, Page};
+use crate::request::Take;
+use crate::session::Trouble;
+use crate::status::Counters;
+
+/// Small things that belong to a snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Attachment {
+    /// The guest's configuration, JSON as dom0 sent it.
+    ConfigJson,
+    /// libxc records (X86_CPUID_POLICY, X86_MSR_POLICY), whole records as they go into a stream.
+    StaticRecords,
+    /// libxc records of the instant of the pause (X86_TSC_INFO, HVM_CONTEXT, HVM_PARAMS).
+    PlatformRecords,
+    /// The session's counters, lines `key=value`.
+    Stats,
+}
+
+impl fmt::Display for Attachment {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::ConfigJson => "configuration",
+            Self::StaticRecords => "static records",
+            Self::PlatformRecords => "platform records",
+            Self::Stats => "statistics",
+        })
+    }
+}
+
+/// What a snapshot is begun with.
+#[derive(Clone, Copy, Debug)]
+pub struct NewTake<'a> {
+    /// The request.
+    pub take: &'a Take,
+    /// The guest at that moment.
+    pub info: DomainInfo,
+    /// Highest gfn.
+    pub max_gfn: Gfn,
+    /// Upper bound of what will be written, which the store sets aside now.
+    pub reserve_bytes: u64,
+}
+
+/// One snapshot in the making. After an error only `abort` is called.
+pub trait Recorder {
+    /// Sets space aside and begins. Nothing is visible before `seal`.
+    fn begin(&mut self, new: &NewTake<'_>) -> Result<(), Trouble>;
+    /// Begins a run: pages in ascending order of gfn, which win over those of earlier runs.
+    fn run_begin(&mut self) -> Result<(), Trouble>;
+    /// A page with content.
+    fn page(&mut self, gfn: Gfn, page: &Page) -> Result<(), Trouble>;
+    /// A page of zeros.
+    fn zero(&mut self, gfn: Gfn) -> Result<(), Trouble>;
+    /// Ends the run.
+    fn run_end(&mut self) -> Result<(), Trouble>;
+    /// Adds an attachment, once for each kind.
+    fn attach(&mut self, kind: Attachment, bytes: &[u8]) -> Result<(), Trouble>;
+    /// Everything so far is durable on return; the seal is still to come.
+    fn flush(&mut self) -> Result<(), Trouble>;
+    /// Makes the snapshot exist.
+    fn seal(&mut self, counters: &Counters) -> Result<(), Trouble>;
+    /// Drops what was begun; harmless if nothing was.
+    fn abort(&mut self) -> Result<(), Trouble>;
+}

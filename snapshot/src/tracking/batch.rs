@@ -1,0 +1,89 @@
+//! A list of gfns that go to Xen in one call: ascending, at most [`BATCH_MAX`], its memory taken once.
+
+use alloc::vec::Vec;
+
+use xen_hypercall::types::Gfn;
+
+use crate::ports::BATCH_MAX;
+use crate::tracking::Bitmap;
+
+/// One batch.
+#[derive(Debug)]
+pub struct Batch {
+    gfns: Vec<Gfn>,
+}
+
+impl Batch {
+    /// An empty batch; `None` if there is no memory for it.
+    pub fn try_new() -> Option<Self> {
+        let mut gfns = Vec::new();
+        gfns.try_reserve_exact(BATCH_MAX).ok()?;
+        Some(Self { gfns })
+    }
+
+    /// The gfns, ascending.
+    pub fn gfns(&self) -> &[Gfn] {
+        &self.gfns
+    }
+
+    /// Keeps what `keep` says.
+    pub fn retain(&mut self, keep: impl FnMut(&Gfn) -> bool) {
+        self.gfns.retain(keep);
+    }
+
+    /// Refills with the next gfns that are in `set` (`present`) or not in it, lie in `from..end` and pass `keep`, packed
+    /// to a full batch however sparse they are. Returns where to go on, `end` when there is nothing more.
+    pub fn refill(
+        &mut self,
+        set: &Bitmap,
+        present: bool,
+        from: u64,
+        end: u64,
+        mut keep: impl FnMut(Gfn) -> bool,
+    ) -> u64 {
+        self.gfns.clear();
+        let mut at = from;
+        while self.gfns.len() < BATCH_MAX {
+            let Some(gfn) = set.next(at, present).filter(|gfn| gfn.raw() < end) else { return end };
+            at = gfn.raw() + 1;
+            if keep(gfn) {
+                self.gfns.push(gfn);
+            }
+        }
+        at
+    }
+
+    /// Refills with the gfns of `source` that pass `keep`.
+    pub fn refill_from(&mut self, source: &Batch, mut keep: impl FnMut(Gfn) -> bool) {
+        self.gfns.clear();
+        self.gfns.extend(source.gfns.iter().copied().filter(|&gfn| keep(gfn)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Batches partition what passes: ascending, none twice, none lost, each full but the last.
+        #[test]
+        fn batches_partition_the_set(gfns in prop::collection::btree_set(0u64..65536, 0..6000), end in 1u64..65536, odd: bool) {
+            let mut set = Bitmap::try_new(Gfn::new(65535)).unwrap();
+            gfns.iter().for_each(|&gfn| set.insert(Gfn::new(gfn)));
+            let expected: Vec<u64> = gfns.into_iter().filter(|gfn| *gfn < end && (!odd || gfn % 2 == 1)).collect();
+            let mut batch = Batch::try_new().unwrap();
+            let (mut found, mut at, mut sizes) = (Vec::new(), 0, Vec::new());
+            while at < end {
+                at = batch.refill(&set, true, at, end, |gfn| !odd || gfn.raw() % 2 == 1);
+                found.extend(batch.gfns().iter().map(|gfn| gfn.raw()));
+                sizes.push(batch.gfns().len());
+            }
+            prop_assert_eq!(found, expected);
+            prop_assert!(sizes.iter().rev().skip(1).all(|&size| size == BATCH_MAX));
+        }
+    }
+}

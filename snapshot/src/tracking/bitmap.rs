@@ -1,0 +1,188 @@
+//! One bit for each gfn, in the layout that Xen's log-dirty calls fill: bit n of word w is gfn 64 w + n.
+//!
+//! The length is a whole number of leaves, because CLEAN clears whole leaves whatever length it is asked for
+//! (xen/arch/x86/mm/paging.c, paging_log_dirty_op). All memory is taken when it is made; nothing grows.
+
+use alloc::vec::Vec;
+
+use xen_hypercall::types::Gfn;
+
+/// Bits in a leaf of Xen's log-dirty trie, 128 MiB of guest memory.
+pub const LEAF_BITS: u64 = 32768;
+
+const WORD_BITS: u64 = 64;
+
+/// A set of gfns below a bound.
+#[derive(Debug)]
+pub struct Bitmap {
+    words: Vec<u64>,
+}
+
+impl Bitmap {
+    /// Words for the gfns up to `max_gfn`, or `None` if that overflows.
+    fn words_for(max_gfn: Gfn) -> Option<usize> {
+        let bits = max_gfn.raw().checked_add(1)?.checked_next_multiple_of(LEAF_BITS)?;
+        usize::try_from(bits / WORD_BITS).ok()
+    }
+
+    /// Bytes that a bitmap up to `max_gfn` takes.
+    pub fn bytes_for(max_gfn: Gfn) -> Option<usize> {
+        Self::words_for(max_gfn)?.checked_mul(8)
+    }
+
+    /// An empty set that can hold the gfns up to `max_gfn`; `None` if there is no memory for it.
+    pub fn try_new(max_gfn: Gfn) -> Option<Self> {
+        let count = Self::words_for(max_gfn)?;
+        let mut words = Vec::new();
+        words.try_reserve_exact(count).ok()?;
+        words.resize(count, 0);
+        Some(Self { words })
+    }
+
+    /// A set that holds nothing, ever.
+    pub fn without_room() -> Self {
+        Self { words: Vec::new() }
+    }
+
+    /// The words, for Xen to fill.
+    pub fn words_mut(&mut self) -> &mut [u64] {
+        &mut self.words
+    }
+
+    /// Bytes of the words.
+    pub fn bytes(&self) -> u64 {
+        self.words.len() as u64 * 8
+    }
+
+    /// Number of gfns that fit.
+    pub fn len(&self) -> u64 {
+        self.words.len() as u64 * WORD_BITS
+    }
+
+    /// Can hold nothing at all.
+    pub fn is_empty(&self) -> bool {
+        self.words.is_empty()
+    }
+
+    /// Is `gfn` in the set? Beyond the end: no.
+    pub fn contains(&self, gfn: Gfn) -> bool {
+        self.word(gfn).is_some_and(|word| word & mask(gfn) != 0)
+    }
+
+    fn word(&self, gfn: Gfn) -> Option<u64> {
+        self.words.get(usize::try_from(gfn.raw() / WORD_BITS).ok()?).copied()
+    }
+
+    /// Adds `gfn`; beyond the end it is ignored.
+    pub fn insert(&mut self, gfn: Gfn) {
+        if let Some(word) = self.word_mut(gfn) {
+            *word |= mask(gfn);
+        }
+    }
+
+    /// Takes `gfn` out.
+    pub fn remove(&mut self, gfn: Gfn) {
+        if let Some(word) = self.word_mut(gfn) {
+            *word &= !mask(gfn);
+        }
+    }
+
+    fn word_mut(&mut self, gfn: Gfn) -> Option<&mut u64> {
+        self.words.get_mut(usize::try_from(gfn.raw() / WORD_BITS).ok()?)
+    }
+
+    /// Empties the set.
+    pub fn clear(&mut self) {
+        self.words.fill(0);
+    }
+
+    /// Becomes a copy of `other`, which has the same length.
+    pub fn copy_from(&mut self, other: &Self) {
+        for (word, theirs) in self.words.iter_mut().zip(&other.words) {
+            *word = *theirs;
+        }
+    }
+
+    /// Adds all of `other`.
+    pub fn union_with(&mut self, other: &Self) {
+        for (word, theirs) in self.words.iter_mut().zip(&other.words) {
+            *word |= *theirs;
+        }
+    }
+
+    /// Number of gfns in the set.
+    pub fn count(&self) -> u64 {
+        self.words.iter().map(|word| u64::from(word.count_ones())).sum()
+    }
+
+    /// The first gfn at or after `from` that is in the set (`present`) or not in it.
+    pub fn next(&self, from: u64, present: bool) -> Option<Gfn> {
+        let mut at = usize::try_from(from / WORD_BITS).ok()?;
+        let mut keep = u64::MAX << (from % WORD_BITS);
+        while let Some(word) = self.words.get(at) {
+            let hits = if present { *word } else { !*word } & keep;
+            if hits != 0 {
+                return Some(Gfn::new(at as u64 * WORD_BITS + u64::from(hits.trailing_zeros())));
+            }
+            keep = u64::MAX;
+            at += 1;
+        }
+        None
+    }
+}
+
+fn mask(gfn: Gfn) -> u64 {
+    1 << (gfn.raw() % WORD_BITS)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_length_is_whole_leaves() {
+        for (max_gfn, bits) in [(0, 32768), (32767, 32768), (32768, 65536), (0xf_ffff, 1 << 20)] {
+            assert_eq!(Bitmap::try_new(Gfn::new(max_gfn)).unwrap().len(), bits);
+        }
+        assert!(Bitmap::try_new(Gfn::new(u64::MAX)).is_none());
+        assert!(Bitmap::try_new(Gfn::new(u64::MAX - 1)).is_none());
+        assert_eq!(Bitmap::bytes_for(Gfn::new(0xf_ffff)), Some(128 << 10));
+    }
+
+    #[test]
+    fn beyond_the_end_nothing_is_kept() {
+        let mut bitmap = Bitmap::try_new(Gfn::new(10)).unwrap();
+        bitmap.insert(Gfn::new(32768));
+        bitmap.insert(Gfn::new(u64::MAX));
+        assert_eq!(bitmap.count(), 0);
+        assert!(!bitmap.contains(Gfn::new(u64::MAX)));
+        assert_eq!(bitmap.next(u64::MAX, true), None);
+        assert_eq!(bitmap.next(32767, false), Some(Gfn::new(32767)));
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_as_a_set(added in prop::collection::btree_set(0u64..65536, 0..200), removed in prop::collection::vec(0u64..65536, 0..50)) {
+            let mut bitmap = Bitmap::try_new(Gfn::new(65535)).unwrap();
+            let mut model: BTreeSet<u64> = added.clone();
+            added.iter().for_each(|&gfn| bitmap.insert(Gfn::new(gfn)));
+            for gfn in removed.iter().chain(added.iter().take(20)) {
+                bitmap.remove(Gfn::new(*gfn));
+                model.remove(gfn);
+            }
+            let mut found = Vec::new();
+            let mut from = 0;
+            while let Some(gfn) = bitmap.next(from, true) {
+                found.push(gfn.raw());
+                from = gfn.raw() + 1;
+            }
+            prop_assert_eq!(bitmap.count(), model.len() as u64);
+            prop_assert_eq!(found, model.into_iter().collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! The memory of a take: which gfns are populated, which this round sends, which are dirty again already.
+//!
+//! Invariants: `skip` is emptied whenever a CLEAN succeeded, because a bit that is older than the last CLEAN would lose
+//! its page; all memory is taken in `try_new`, from a budget, before the guest is touched.
+
+use alloc::vec::Vec;
+
+use xen_hypercall::types::Gfn;
+
+use super::{Batch, Bitmap};
+use crate::ports::{BATCH_MAX, DirtyLog, PAGE_SIZE, PageType, TargetError};
+
+/// Most PEEKs in one pass, whatever its size.
+const PEEKS_MAX: u64 = 330;
+
+/// PEEK may move one part in this many of the data that the pass moves.
+const PEEK_SHARE: u64 = 100;
+
+/// The sets of a take, and the scratch lists for its calls.
+#[derive(Debug)]
+pub struct Tracking {
+    /// What the next pass sends, before `skip`. Empty between rounds but for pages found populated since.
+    pub send: Bitmap,
+    /// What is known to be populated. Xen 4.17 does not mark pages that are added, so the rest is asked for again.
+    pub populated: Bitmap,
+    /// What became dirty again since the last CLEAN. Has no room in a take without rounds.
+    pub skip: Bitmap,
+    /// One past the highest gfn.
+    pub end: u64,
+    pub(crate) batch: Batch,
+    pub(crate) unknown: Batch,
+    pub(crate) types: Vec<PageType>,
+}
+
+impl Tracking {
+    /// Bytes that the bitmaps of a take of gfns up to `max_gfn` need.
+    pub fn bytes_for(max_gfn: Gfn, live: bool) -> Option<usize> {
+        Bitmap::bytes_for(max_gfn)?.checked_mul(if live { 3 } else { 2 })
+    }
+
+    /// All the memory of a take; `None` if there is not enough.
+    pub fn try_new(max_gfn: Gfn, live: bool) -> Option<Self> {
+        let mut types = Vec::new();
+        types.try_reserve_exact(BATCH_MAX).ok()?;
+        Some(Self {
+            send: Bitmap::try_new(max_gfn)?,
+            populated: Bitmap::try_new(max_gfn)?,
+            skip: if live { Bitmap::try_new(max_gfn)? } else { Bitmap::without_room() },
+            end: max_gfn.raw().checked_add(1)?,
+            batch: Batch::try_new()?,
+            unknown: Batch::try_new()?,
+            types,
+        })
+    }
+
+    /// Will send everything that is populated.
+    pub fn begin_full(&mut self) {
+        self.send.copy_from(&self.populated);
+        self.skip.clear();
+    }
+
+    /// Fetches and clears Xen's bitmap; will send what was in it. Returns Xen's count. Any failure has lost bits.
+    pub fn begin_dirty(&mut self, log: &mut impl DirtyLog) -> Result<u64, TargetError> {
+        let count = log.clean(self.skip.words_mut())?;
+        self.send.union_with(&self.skip);
+        self.skip.clear();
+        Ok(count)
+    }
+
+    /// Fetches Xen's bitmap for the last time, clearing nothing; will send what was in it, and leave nothing out.
+    pub fn begin_last(&mut self, log: &mut impl DirtyLog) -> Result<u64, TargetError> {
+        let count = log.peek_final(self.skip.words_mut())?;
+        self.send.union_with(&self.skip);
+        self.skip.clear();
+        Ok(count)
+    }
+
+    /// Learns what of `send` is dirty again, so that this pass can leave it to the next.
+    pub fn refresh_skips(&mut self, log: &mut impl DirtyLog) -> Result<(), TargetError> {
+        log.peek(self.skip.words_mut()).map(|_| ())
+    }
+
+    /// The pass is over.
+    pub fn end_pass(&mut self) {
+        self.send.clear();
+    }
+}
+
+/// When a pass asks by PEEK which pages are dirty again: the paper's rule asks before every batch, which costs more
+/// than it saves when the bitmap is large and the pass small.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PeekPlan {
+    every_batches: Option<u64>,
+}
+
+impl PeekPlan {
+    /// No PEEK at all.
+    pub const NEVER: Self = Self { every_batches: None };
+
+    /// Spread over a pass of `pages`, so that bitmaps are at most a hundredth of its data.
+    pub fn for_pass(pages: u64, bitmap_bytes: u64) -> Self {
+        let data_bytes = pages.saturating_mul(PAGE_SIZE as u64);
+        let allowed = (data_bytes / PEEK_SHARE).checked_div(bitmap_bytes).unwrap_or(0).min(PEEKS_MAX);
+        let batches = pages.div_ceil(BATCH_MAX as u64);
+        let every_batches = if allowed == 0 { None } else { Some(batches.div_ceil(allowed + 1).max(1)) };
+        Self { every_batches }
+    }
+
+    /// Is a PEEK due before batch `index`, from 0? Never before the first: nothing is dirty again yet.
+    pub fn due(&self, index: u64) -> bool {
+        self.every_batches.is_some_and(|every| index > 0 && index.is_multiple_of(every))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peeks(pages: u64, bitmap_bytes: u64) -> u64 {
+        let plan = PeekPlan::for_pass(pages, bitmap_bytes);
+        (0..pages.div_ceil(BATCH_MAX as u64)).filter(|&batch| plan.due(batch)).count() as u64
+    }
+
+    #[test]
+    fn bitmaps_stay_below_a_hundredth_of_the_data() {
+        for pages in [0, 1, 1023, 5000, 32768, 262_144, 1 << 28] {
+            for bitmap_bytes in [4096, 131_072, 1 << 25] {
+                let peeks = peeks(pages, bitmap_bytes);
+                assert!(peeks * bitmap_bytes * 100 <= pages * 4096, "{pages} {bitmap_bytes} {peeks}");
+                assert!(peeks <= PEEKS_MAX);
+            }
+        }
+    }
+
+    #[test]
+    fn the_budget_is_used() {
+        assert_eq!(peeks(32768, 131_072), 10, "128 MiB PVH guest with 2^20 gfns");
+        assert_eq!(peeks(262_144, 32768), 255, "before every batch but the first");
+        assert_eq!(peeks(1000, 131_072), 0);
+        assert!(!PeekPlan::NEVER.due(5));
+    }
+}
