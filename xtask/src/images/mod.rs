@@ -4,6 +4,7 @@ pub mod dom0;
 pub mod hypervisor;
 pub mod policy;
 pub mod programs;
+pub mod stubdom;
 
 use anyhow::Result;
 use qemu_tests::lab::Images;

@@ -1,6 +1,10 @@
 //! `cargo xtask build`.
 
-use anyhow::{Result, bail};
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::images::stubdom;
 
 /// Arguments of `cargo xtask build`.
 #[derive(clap::Args)]
@@ -8,5 +12,12 @@ pub struct Args {}
 
 /// Runs the verb.
 pub fn run(_args: &Args) -> Result<()> {
-    bail!("not built yet")
+    stub()?;
+    stubdom::prober()?;
+    Ok(())
+}
+
+/// Builds the stub domain and returns its stripped image.
+pub fn stub() -> Result<PathBuf> {
+    stubdom::build()
 }
