@@ -18,8 +18,8 @@ pub struct Args {
     /// A compiled policy to look into.
     #[arg(long, conflicts_with = "xen", required_unless_present = "xen")]
     policy: Option<PathBuf>,
-    /// A Xen source tree: compile its policy with our module in target/flask, look into the result, and try the rules of
-    /// flask/refused.txt on it.
+    /// A Xen source tree: compile its policy with our module in target/flask, look into the result, and try the rules
+    /// of flask/refused.txt on it.
     #[arg(long)]
     xen: Option<PathBuf>,
     /// Write the list instead of comparing with it. A change of it belongs into a decision record.
