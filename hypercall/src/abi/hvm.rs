@@ -86,7 +86,7 @@ constants! {
     /// What the field `magic` of a context's header holds.
     FILE_MAGIC: u32 = 0x5438_1286, "HVM_FILE_MAGIC";
     /// Bytes of a CPU record.
-    HW_CPU_LEN: usize = 1024, "sizeof(struct hvm_hw_cpu)";
+    HW_CPU_LEN: usize = 1032, "sizeof(struct hvm_hw_cpu)";
     /// Where rax stands in a CPU record.
     HW_CPU_RAX: usize = 512, "offsetof(struct hvm_hw_cpu, rax)";
     /// Where rip stands in a CPU record.
