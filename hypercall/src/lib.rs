@@ -14,6 +14,8 @@
 mod macros;
 pub mod abi;
 pub mod console;
+#[cfg(any(feature = "privcmd", feature = "fake"))]
+pub mod dom0;
 pub mod domctl;
 mod errno;
 mod error;
@@ -29,6 +31,9 @@ pub mod traps;
 pub mod types;
 pub mod vcpu;
 pub mod version;
+
+#[cfg(test)]
+mod tests;
 
 pub use domctl::Domctl;
 pub use errno::XenErrno;

@@ -11,6 +11,7 @@ pub mod event;
 pub mod grant;
 pub mod hvm;
 pub mod io;
+pub mod linux;
 pub mod memory;
 pub mod mmu;
 pub mod sched;

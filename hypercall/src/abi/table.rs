@@ -1,6 +1,6 @@
 //! Everything that this crate claims about Xen's headers, as C expressions with the values that they must have.
 
-use super::{domctl, event, grant, hvm, io, memory, mmu, sched, start_info, vcpu, version, xen};
+use super::{domctl, event, grant, hvm, io, linux, memory, mmu, sched, start_info, vcpu, version, xen};
 use crate::XenErrno;
 
 /// One claim: the C expression, compiled against Xen's headers, has this value.
@@ -41,6 +41,8 @@ const TABLES: &[&[Row]] = &[
     io::xs_wire::CONSTANTS,
     io::xs_wire::LAYOUTS,
     io::xenbus::CONSTANTS,
+    linux::CONSTANTS,
+    linux::LAYOUTS,
 ];
 
 /// All claims but those on errno, whose names are built: see [`errnos`].

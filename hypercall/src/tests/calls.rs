@@ -1,0 +1,265 @@
+//! Calls that are no domctls.
+
+use zerocopy::IntoBytes;
+
+use super::DOMAIN;
+use crate::abi::grant::SetupTable;
+use crate::abi::hvm::HvmParam;
+use crate::abi::mmu::{MmuUpdate, MmuextOp};
+use crate::abi::sched::SchedPoll;
+use crate::abi::xen::TrapInfo;
+use crate::transport::fake::Fake;
+use crate::types::ShutdownReason;
+use crate::{
+    DomId, Error, EvtchnPort, Gfn, Mfn, XenErrno, console, event, grant, hvm, memory, mmu, sched, traps, vcpu, version,
+};
+
+const REQUESTS: [MmuUpdate; 2] = [MmuUpdate { ptr: 0x1000, val: 1 }, MmuUpdate { ptr: 0x1008, val: 2 }];
+
+#[test]
+fn mmu_update_names_the_owner_of_the_frames() {
+    let fake = Fake::new();
+    fake.expect(|call, memory| {
+        assert_eq!((call.number, call.args[1], call.args[3]), (1, 2, 7));
+        assert_eq!(memory.read::<[MmuUpdate; 2]>(call.args[0]), REQUESTS);
+        memory.write(call.args[2], &2u32);
+        0
+    });
+    // SAFETY: there is no machine behind the script.
+    assert_eq!(unsafe { mmu::update(&fake, &REQUESTS, Some(DOMAIN)) }, Ok(()));
+    fake.finish();
+}
+
+#[test]
+fn mmu_update_says_which_request_failed() {
+    let fake = Fake::new();
+    fake.expect(|call, memory| {
+        assert_eq!(call.args[3], 0x7ff0);
+        memory.write(call.args[2], &1u32);
+        -22
+    });
+    // SAFETY: there is no machine behind the script.
+    let stopped = unsafe { mmu::update(&fake, &REQUESTS, None) }.unwrap_err();
+    assert_eq!((stopped.done, stopped.error.xen()), (1, Some(XenErrno::EINVAL)));
+}
+
+#[test]
+fn extended_operations_use_their_own_hypercall() {
+    let fake = Fake::new();
+    fake.expect(|call, memory| {
+        assert_eq!((call.number, call.args[1]), (26, 1));
+        assert_eq!(memory.read::<MmuextOp>(call.args[0]).cmd, 6);
+        0
+    });
+    let flush = MmuextOp { cmd: 6, pad: 0, arg1: 0, arg2: 0 };
+    // SAFETY: there is no machine behind the script.
+    assert_eq!(unsafe { mmu::extended(&fake, &[flush], None) }, Ok(()));
+}
+
+#[test]
+fn one_mapping_takes_its_arguments_in_order() {
+    let fake = Fake::new();
+    fake.answer(0).answer(0);
+    // SAFETY: there is no machine behind the script.
+    unsafe { mmu::update_va_mapping(&fake, 1, 2, 3) }.unwrap();
+    // SAFETY: as above.
+    unsafe { mmu::update_va_mapping_otherdomain(&fake, 1, 2, 3, DOMAIN) }.unwrap();
+    let calls = fake.calls();
+    assert_eq!((calls[0].number, calls[0].args.as_slice()), (14, &[1, 2, 3][..]));
+    assert_eq!((calls[1].number, calls[1].args.as_slice()), (22, &[1, 2, 3, 7][..]));
+}
+
+#[test]
+fn poll_lists_ports_and_deadline() {
+    let fake = Fake::new();
+    fake.expect(|call, memory| {
+        assert_eq!((call.number, call.args[0]), (29, 3));
+        let op = memory.read::<SchedPoll>(call.args[1]);
+        assert_eq!((op.nr_ports, op.timeout), (2, 99));
+        assert_eq!(memory.read::<[u32; 2]>(op.ports), [5, 6]);
+        0
+    });
+    sched::poll(&fake, &[EvtchnPort::new(5), EvtchnPort::new(6)], 99).unwrap();
+    let many = [EvtchnPort::new(1); 129];
+    assert!(matches!(sched::poll(&fake, &many, 0), Err(Error::Argument { .. })));
+    fake.finish();
+}
+
+#[test]
+fn shutdown_passes_the_reason_and_returns_a_cancelled_suspend() {
+    let fake = Fake::new();
+    fake.expect(|call, memory| {
+        assert_eq!((call.number, call.args[0], memory.read::<u32>(call.args[1])), (29, 2, 2));
+        1
+    });
+    assert_eq!(sched::shutdown(&fake, ShutdownReason::SUSPEND), Ok(1));
+}
+
+#[test]
+fn a_port_is_allocated_and_notified() {
+    let fake = Fake::new();
+    fake.expect(|call, memory| {
+        assert_eq!((call.number, call.args[0]), (32, 6));
+        assert_eq!(memory.read::<[u16; 2]>(call.args[1]), [0x7ff0, 7]);
+        memory.write(call.args[1] + 4, &12u32);
+        0
+    });
+    let port = event::alloc_unbound(&fake, DOMAIN).unwrap();
+    assert_eq!(port, EvtchnPort::new(12));
+    fake.expect(|call, memory| {
+        assert_eq!((call.args[0], memory.read::<u32>(call.args[1])), (4, 12));
+        0
+    });
+    event::send(&fake, port).unwrap();
+    fake.finish();
+}
+
+#[test]
+fn bind_interdomain_returns_the_local_port() {
+    let fake = Fake::new();
+    fake.expect(|call, memory| {
+        assert_eq!((call.args[0], memory.read::<[u32; 3]>(call.args[1])), (0, [7, 40, 0]));
+        memory.write(call.args[1] + 8, &3u32);
+        0
+    });
+    assert_eq!(event::bind_interdomain(&fake, DOMAIN, EvtchnPort::new(40)), Ok(EvtchnPort::new(3)));
+}
+
+#[test]
+fn the_grant_table_is_set_up_and_its_status_checked() {
+    for status in [0i16, -1] {
+        let fake = Fake::new();
+        fake.expect(move |call, memory| {
+            assert_eq!((call.number, call.args[0], call.args[2]), (20, 2, 1));
+            let op = memory.read::<SetupTable>(call.args[1]);
+            assert_eq!((op.dom, op.nr_frames), (0x7ff0, 2));
+            memory.write(op.frame_list, &[8u64, 9]);
+            memory.write(call.args[1] + 8, &status);
+            0
+        });
+        let mut frames = [Mfn::INVALID; 2];
+        let done = grant::setup_table(&fake, &mut frames);
+        assert_eq!(frames, [Mfn::new(8), Mfn::new(9)]);
+        let error = Error::Grant { call: "GNTTABOP_setup_table", status };
+        assert_eq!(done, if status == 0 { Ok(()) } else { Err(error) });
+        fake.finish();
+    }
+}
+
+#[test]
+fn another_grant_version_than_asked_for_is_an_error() {
+    let fake = Fake::new();
+    fake.expect(|call, memory| {
+        memory.write(call.args[1], &2u32);
+        0
+    });
+    assert!(matches!(grant::set_version(&fake, 1), Err(Error::Short { asked: 1, got: 2, .. })));
+}
+
+#[test]
+fn memory_is_asked_about_by_domain() {
+    let fake = Fake::new();
+    fake.expect(|call, memory| {
+        assert_eq!((call.number, call.args[0], memory.read::<u16>(call.args[1])), (12, 14, 7));
+        0xfefff
+    });
+    assert_eq!(memory::maximum_gpfn(&fake, DOMAIN), Ok(Gfn::new(0xfefff)));
+    fake.answer(0x7ffff);
+    assert_eq!(memory::maximum_ram_page(&fake), Ok(Mfn::new(0x7ffff)));
+    assert_eq!(fake.calls()[1].args, [2, 0]);
+}
+
+#[test]
+fn a_parameter_is_named_by_domain_and_index() {
+    let fake = Fake::new();
+    fake.expect(|call, memory| {
+        assert_eq!((call.number, call.args[0]), (34, 1));
+        let mut op = memory.read::<HvmParam>(call.args[1]);
+        assert_eq!((op.domid, op.index, op.value), (7, 17, 0));
+        op.value = 0xfeffc;
+        memory.write(call.args[1], &op);
+        0
+    });
+    assert_eq!(hvm::get_param(&fake, DOMAIN, 17), Ok(0xfeffc));
+}
+
+#[test]
+fn a_trap_table_needs_its_end_mark() {
+    let fake = Fake::new();
+    let entry = TrapInfo { vector: 14, flags: 0, cs: 0xe033, pad: 0, address: 0x1234 };
+    let end = TrapInfo { vector: 0, flags: 0, cs: 0, pad: 0, address: 0 };
+    // SAFETY: there is no machine behind the script.
+    assert!(matches!(unsafe { traps::set_trap_table(&fake, &[entry]) }, Err(Error::Argument { .. })));
+    fake.expect(move |call, memory| {
+        let golden = [14, 0, 0x33, 0xe0, 0, 0, 0, 0, 0x34, 0x12, 0, 0, 0, 0, 0, 0];
+        assert_eq!((call.number, memory.bytes(call.args[0], 16)), (0, golden.to_vec()));
+        0
+    });
+    // SAFETY: as above.
+    unsafe { traps::set_trap_table(&fake, &[entry, end]) }.unwrap();
+    fake.finish();
+}
+
+#[test]
+fn plain_calls_pass_plain_numbers() {
+    let fake = Fake::new();
+    fake.answer(0).answer(0).answer(0).answer(0);
+    sched::yield_now(&fake).unwrap();
+    sched::set_timer(&fake, 77).unwrap();
+    vcpu::stop_periodic_timer(&fake, 0).unwrap();
+    // SAFETY: there is no machine behind the script.
+    unsafe { traps::stack_switch(&fake, 0xe02b, 0x8000) }.unwrap();
+    let calls = fake.calls().into_iter().map(|call| (call.number, call.args));
+    let wanted = [(29, [0, 0].to_vec()), (15, [77].to_vec()), (24, [7, 0, 0].to_vec()), (3, [0xe02b, 0x8000].to_vec())];
+    assert!(calls.eq(wanted));
+}
+
+#[test]
+fn last_words_are_read_by_xen() {
+    let fake = Fake::new();
+    fake.expect(|call, memory| {
+        assert_eq!((call.number, call.args[0], call.args[1]), (18, 0, 5));
+        assert_eq!(memory.bytes(call.args[2], 5), b"oops\n");
+        0
+    });
+    console::write(&fake, b"oops\n").unwrap();
+}
+
+#[test]
+fn the_version_is_two_halves() {
+    let fake = Fake::new();
+    fake.answer(0x0004_0016);
+    let version = version::xen_version(&fake).unwrap();
+    assert_eq!((version.major, version.minor), (4, 22));
+    fake.expect(|call, memory| {
+        assert_eq!((call.number, call.args[0]), (17, 1));
+        memory.write(call.args[1], b".5\0");
+        0
+    });
+    assert_eq!(version::extraversion(&fake).unwrap()[..3], *b".5\0");
+}
+
+#[test]
+#[should_panic(expected = "reading only")]
+fn the_fake_lets_nobody_write_what_is_lent_for_reading() {
+    let fake = Fake::new();
+    fake.expect(|call, memory| {
+        memory.write(call.args[2], &1u8);
+        0
+    });
+    let _ = console::write(&fake, b"x");
+}
+
+#[test]
+#[should_panic(expected = "unexpected hypercall")]
+fn the_fake_knows_no_call_that_is_not_in_the_script() {
+    let _ = event::status(&Fake::new(), DomId::SELF, EvtchnPort::new(1));
+}
+
+#[test]
+#[should_panic(expected = "exceed a loan")]
+fn the_fake_ends_a_loan_where_it_ends() {
+    let fake = Fake::new();
+    fake.expect(|call, memory| i64::from(memory.read::<u64>(call.args[1]).as_bytes()[0]));
+    let _ = memory::maximum_gpfn(&fake, DOMAIN);
+}
