@@ -9,4 +9,5 @@ mod refusals;
 mod tests;
 mod verb;
 
+pub use compile::compile;
 pub use verb::{Args, run};

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use crate::paths;
+
 use super::binary::Policy;
 use super::compile::compile;
 use super::effective::report;
@@ -29,24 +31,28 @@ pub struct Args {
 
 /// Runs the verb.
 pub fn run(args: &Args) -> Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no repository")?;
-    let work = root.join("target/flask");
-    let policy = match (&args.policy, &args.xen) {
-        (Some(policy), _) => policy.clone(),
-        (None, Some(xen)) => compile(root, xen, &work)?,
+    let root = paths::root();
+    match (&args.policy, &args.xen) {
+        (Some(policy), _) if args.bless => bless(&root, policy),
+        (Some(policy), _) => check(&root, policy),
+        (None, Some(xen)) if args.bless => bless(&root, &compile(&root, xen, &paths::target_dir("flask")?)?),
+        (None, Some(xen)) => prove(xen),
         (None, None) => bail!("which policy? See --help"),
-    };
-    if args.bless {
-        fs::write(root.join(GOLDEN), effective(&policy)?)?;
-        return Ok(());
     }
-    check(root, &policy)?;
-    println!("{}: the stub has exactly the permissions of {GOLDEN}", policy.display());
-    if args.xen.is_some() {
-        let refused = try_all(root, &work)?;
-        println!("{refused} wrong rules tried, each refused by the compiler");
-    }
+}
+
+/// Compiles the policy of the Xen tree `xen` with our module, compares all that it gives to the stub with the list, and
+/// tries the rules that no policy may have.
+pub fn prove(xen: &Path) -> Result<()> {
+    let (root, work) = (paths::root(), paths::target_dir("flask")?);
+    check(&root, &compile(&root, xen, &work)?)?;
+    let refused = try_all(&root, &work)?;
+    println!("{refused} wrong rules tried, each refused by the compiler");
     Ok(())
+}
+
+fn bless(root: &Path, policy: &Path) -> Result<()> {
+    fs::write(root.join(GOLDEN), effective(policy)?).with_context(|| format!("writing {GOLDEN}"))
 }
 
 /// Fails, naming each difference, if the compiled policy gives the stub anything but what is written down.
@@ -55,6 +61,7 @@ fn check(root: &Path, policy: &Path) -> Result<()> {
     let golden = fs::read_to_string(root.join(GOLDEN)).with_context(|| format!("reading {GOLDEN}"))?;
     let differences = differences(&golden, &found);
     if differences.is_empty() {
+        println!("{}: the stub has exactly the permissions of {GOLDEN}", policy.display());
         return Ok(());
     }
     bail!("{} gives the stub something else than {GOLDEN}:\n{}", policy.display(), differences.join("\n"))

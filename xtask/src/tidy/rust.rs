@@ -45,17 +45,14 @@ fn opening(path: &str, text: &str) -> Option<Finding> {
 }
 
 /// `lib.rs` and `mod.rs` name modules and re-export; a function with a body belongs into a file with a name.
-fn logic(path: &str, text: &str) -> Vec<Finding> {
+fn logic(path: &str, text: &str) -> Option<Finding> {
     if !path.ends_with("/lib.rs") && !path.ends_with("/mod.rs") {
-        return Vec::new();
+        return None;
     }
-    let Ok(parsed) = syn::parse_file(text) else { return Vec::new() };
-    let logic = |item: &&syn::Item| matches!(item, syn::Item::Fn(_) | syn::Item::Impl(_));
-    let finding = |item: &syn::Item| {
-        let message = "logic in a file that only names modules: move it to a file of its own";
-        Finding::new(path, item.span().start().line, "logic", message)
-    };
-    parsed.items.iter().filter(logic).map(finding).collect()
+    let parsed = syn::parse_file(text).ok()?;
+    let first = parsed.items.iter().find(|item| matches!(item, syn::Item::Fn(_) | syn::Item::Impl(_)))?;
+    let message = "logic in a file that only names modules: move it to a file of its own";
+    Some(Finding::new(path, first.span().start().line, "logic", message))
 }
 
 /// Rules over neighbouring tokens, at every depth. Comments and strings are no tokens.
@@ -111,8 +108,9 @@ mod tests {
     #[test]
     fn roots_hold_no_logic() {
         let text = "//! Names modules.\nmod a;\npub fn f() {}\nimpl X {}\n";
-        assert_eq!(rules(&file("a/src/lib.rs", text)), [("logic", 3), ("logic", 4)]);
-        assert_eq!(rules(&file("a/src/b/mod.rs", text)), [("logic", 3), ("logic", 4)]);
+        assert_eq!(rules(&file("a/src/lib.rs", text)), [("logic", 3)]);
+        assert_eq!(rules(&file("a/src/b/mod.rs", text)), [("logic", 3)]);
+        assert_eq!(rules(&file("a/src/lib.rs", "//! A.\nmod a;\nimpl X {}\n")), [("logic", 3)]);
         assert!(file("a/src/b.rs", text).is_empty());
     }
 
