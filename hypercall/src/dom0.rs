@@ -1,8 +1,8 @@
-//! What a process in dom0 does to a guest that suspended: the fast resume of libxenguest (xg_resume.c), with the extended
-//! FPU state put back, which libxenguest loses.
+//! What a process in dom0 does to a guest that suspended: the fast resume of libxenguest (xg_resume.c), with the
+//! extended FPU state put back, which libxenguest loses.
 //!
-//! In a fast resume the guest goes on in the same domain: its suspend hypercall returns 1 ("cancelled"), so it keeps its
-//! event channels, grants and devices. It must have announced that it understands that (`control/feature-suspend`).
+//! In a fast resume the guest goes on in the same domain: its suspend hypercall returns 1 ("cancelled"), so it keeps
+//! its event channels, grants and devices. It must have announced that it understands that (`control/feature-suspend`).
 
 use std::boxed::Box;
 use std::vec;

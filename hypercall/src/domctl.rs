@@ -1,5 +1,5 @@
-//! Domctls: the control operations on one domain. The frame of every domctl, the choice of the interface version, and the
-//! operations on the domain as a whole; log-dirty is in [`crate::shadow`], vCPUs in [`crate::vcpu`], the rest in
+//! Domctls: the control operations on one domain. The frame of every domctl, the choice of the interface version, and
+//! the operations on the domain as a whole; log-dirty is in [`crate::shadow`], vCPUs in [`crate::vcpu`], the rest in
 //! [`crate::memory`] and [`crate::hvm`].
 //!
 //! The interface version comes from a table over Xen's version, never from probing: a refusal by FLASK and a wrong

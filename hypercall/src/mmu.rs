@@ -1,5 +1,5 @@
-//! Page tables of a PV domain. Every call here can map any frame that Xen allows at any address of the caller, so all of
-//! them are unsafe: the kernel that owns the address space says why a change is sound.
+//! Page tables of a PV domain. Every call here can map any frame that Xen allows at any address of the caller, so all
+//! of them are unsafe: the kernel that owns the address space says why a change is sound.
 
 use zerocopy::IntoBytes;
 

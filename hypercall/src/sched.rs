@@ -21,8 +21,8 @@ pub fn yield_now<T: Transport>(transport: &T) -> Result<()> {
     Error::check("SCHEDOP_yield", value).map(|_| ())
 }
 
-/// Waits until one of `ports` is pending, or system time reaches `deadline_ns` (0: for ever). It works with events masked,
-/// and does not clear what is pending. It may return early.
+/// Waits until one of `ports` is pending, or system time reaches `deadline_ns` (0: for ever). It works with events
+/// masked, and does not clear what is pending. It may return early.
 ///
 /// # Errors
 /// [`Error::Argument`] for too many ports; what Xen answered.
@@ -44,7 +44,8 @@ pub fn poll<T: Transport>(transport: &T, ports: &[EvtchnPort], deadline_ns: u64)
     Error::check(CALL, value).map(|_| ())
 }
 
-/// Ends the caller's domain. It returns only if Xen refused, or, for [`ShutdownReason::SUSPEND`], when the domain goes on.
+/// Ends the caller's domain. It returns only if Xen refused, or, for [`ShutdownReason::SUSPEND`], when the domain goes
+/// on.
 ///
 /// # Errors
 /// What Xen answered.

@@ -1,8 +1,10 @@
 //! Calls that are no domctls.
 
+use std::string::String;
+
 use zerocopy::IntoBytes;
 
-use super::DOMAIN;
+use super::script::DOMAIN;
 use crate::abi::grant::SetupTable;
 use crate::abi::hvm::HvmParam;
 use crate::abi::mmu::{MmuUpdate, MmuextOp};
@@ -11,7 +13,7 @@ use crate::abi::xen::TrapInfo;
 use crate::transport::fake::Fake;
 use crate::types::ShutdownReason;
 use crate::{
-    DomId, Error, EvtchnPort, Gfn, Mfn, XenErrno, console, event, grant, hvm, memory, mmu, sched, traps, vcpu, version,
+    Error, EvtchnPort, Gfn, Mfn, XenErrno, console, event, grant, hvm, memory, mmu, sched, traps, vcpu, version,
 };
 
 const REQUESTS: [MmuUpdate; 2] = [MmuUpdate { ptr: 0x1000, val: 1 }, MmuUpdate { ptr: 0x1008, val: 2 }];
@@ -239,27 +241,46 @@ fn the_version_is_two_halves() {
     assert_eq!(version::extraversion(&fake).unwrap()[..3], *b".5\0");
 }
 
+/// The message with which `body` ends.
+fn panic_of(body: impl FnOnce()) -> String {
+    let payload = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).unwrap_err();
+    payload.downcast_ref::<String>().cloned().unwrap_or_default()
+}
+
 #[test]
-#[should_panic(expected = "reading only")]
 fn the_fake_lets_nobody_write_what_is_lent_for_reading() {
     let fake = Fake::new();
     fake.expect(|call, memory| {
         memory.write(call.args[2], &1u8);
         0
     });
-    let _ = console::write(&fake, b"x");
+    assert!(
+        panic_of(|| {
+            let _ = console::write(&fake, b"x");
+        })
+        .contains("reading only")
+    );
 }
 
 #[test]
-#[should_panic(expected = "unexpected hypercall")]
 fn the_fake_knows_no_call_that_is_not_in_the_script() {
-    let _ = event::status(&Fake::new(), DomId::SELF, EvtchnPort::new(1));
+    let fake = Fake::new();
+    assert!(
+        panic_of(|| {
+            let _ = event::send(&fake, EvtchnPort::new(1));
+        })
+        .contains("unexpected hypercall")
+    );
 }
 
 #[test]
-#[should_panic(expected = "exceed a loan")]
 fn the_fake_ends_a_loan_where_it_ends() {
     let fake = Fake::new();
     fake.expect(|call, memory| i64::from(memory.read::<u64>(call.args[1]).as_bytes()[0]));
-    let _ = memory::maximum_gpfn(&fake, DOMAIN);
+    assert!(
+        panic_of(|| {
+            let _ = memory::maximum_gpfn(&fake, DOMAIN);
+        })
+        .contains("exceed a loan")
+    );
 }

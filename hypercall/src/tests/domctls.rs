@@ -4,7 +4,7 @@ use std::vec;
 
 use zerocopy::IntoBytes;
 
-use super::{DOMAIN, HANDLE, domctl, expect, expect_info, frame, payload};
+use super::script::{DOMAIN, HANDLE, domctl, expect, expect_info, frame, payload};
 use crate::abi::domctl as raw;
 use crate::domctl::{DomainFlags, interface_version};
 use crate::memory::PageType;

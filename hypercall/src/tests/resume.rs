@@ -4,7 +4,7 @@ use std::vec;
 
 use zerocopy::FromZeros;
 
-use super::{DOMAIN, HANDLE, domctl, expect, expect_info};
+use super::script::{DOMAIN, HANDLE, domctl, expect, expect_info};
 use crate::abi::domctl as raw;
 use crate::abi::hvm::HvmParam;
 use crate::abi::vcpu::VcpuGuestContext;

@@ -75,8 +75,8 @@ macro_rules! enter {
     }};
 }
 
-// SAFETY: a PV domain's addresses are valid for Xen as they are, the borrow keeps the slice in place and, for `lend_mut`,
-// unshared; the assembly clobbers memory, so that later reads see what Xen wrote.
+// SAFETY: a PV domain's addresses are valid for Xen as they are, the borrow keeps the slice in place and, for
+// `lend_mut`, unshared; the assembly clobbers memory, so that later reads see what Xen wrote.
 unsafe impl Transport for HypercallPage {
     type Loan<'a> = Direct<'a>;
 

@@ -1,12 +1,12 @@
-//! Event channels of dom0, through `/dev/xen/evtchn`. The ports belong to the open device: closing it closes them all, so
-//! a process that dies leaves none behind.
+//! Event channels of dom0, through `/dev/xen/evtchn`. The ports belong to the open device: closing it closes them all,
+//! so a process that dies leaves none behind.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use super::{host, ioctl, open};
+use super::ioctl::{host, ioctl, open};
 use crate::abi::linux::{
     EvtchnBindInterdomain, IOCTL_EVTCHN_BIND_INTERDOMAIN, IOCTL_EVTCHN_BIND_UNBOUND_PORT, IOCTL_EVTCHN_NOTIFY,
     IOCTL_EVTCHN_UNBIND,
@@ -73,8 +73,8 @@ impl Evtchn {
         XenErrno::from_return(value).map_or(Ok(()), |errno| Err(Error::Host { what, errno }))
     }
 
-    /// Waits until a port was notified, at most for `timeout`; None when it passed or a signal came. The port stays masked
-    /// until [`Evtchn::unmask`].
+    /// Waits until a port was notified, at most for `timeout`; None when it passed or a signal came. The port stays
+    /// masked until [`Evtchn::unmask`].
     ///
     /// # Errors
     /// [`Error::Host`]: -EFBIG when more ports were notified than the device's buffer holds.

@@ -6,8 +6,9 @@ use std::vec::Vec;
 
 use zerocopy::IntoBytes;
 
+use super::device::Privcmd;
+use super::ioctl::ioctl;
 use super::pages::Pages;
-use super::{Privcmd, ioctl};
 use crate::abi::linux::{IOCTL_PRIVCMD_MMAPBATCH_V2, MmapBatchV2};
 use crate::domctl::count;
 use crate::types::PAGE_SIZE;
@@ -22,8 +23,8 @@ pub struct ForeignPages {
 }
 
 impl ForeignPages {
-    /// Maps frames of a domain, in order; a PV domain's are named by MFN. A frame that cannot be mapped does not fail the
-    /// batch: [`ForeignPages::read`] says why.
+    /// Maps frames of a domain, in order; a PV domain's are named by MFN. A frame that cannot be mapped does not fail
+    /// the batch: [`ForeignPages::read`] says why.
     ///
     /// # Errors
     /// [`Error::Host`] if Linux could not set the batch up; [`Error::Argument`] for an empty one.

@@ -1,11 +1,11 @@
-//! An owned mapping of a device: unmapped on drop, accessed by copies only, since Xen or a guest may write the other side
-//! of it at any time.
+//! An owned mapping of a device: unmapped on drop, accessed by copies only, since Xen or a guest may write the other
+//! side of it at any time.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::ptr::{self, NonNull};
 
-use super::host;
+use super::ioctl::host;
 use crate::types::PAGE_SIZE;
 use crate::{Error, Result, XenErrno};
 
