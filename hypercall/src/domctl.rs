@@ -14,7 +14,7 @@ use crate::types::ShutdownReason;
 use crate::version::{self, XenVersion};
 use crate::{DomHandle, DomId, Error, EvtchnPort, Loan, Mfn, Result, Transport, XenErrno};
 
-/// Domctl interface versions by Xen's minor version; all of Xen 4 (xen-facts: domctl.h of each release).
+/// Domctl interface versions by Xen's minor version; of Xen 4 (domctl.h of each release).
 const INTERFACE_VERSIONS: &[(u16, u32)] = &[(17, 0x15), (18, 0x16), (19, 0x17), (20, 0x17), (21, 0x17), (22, 0x18)];
 
 /// The domctl interface version of a Xen version.
