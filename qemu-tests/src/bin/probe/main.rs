@@ -1,0 +1,53 @@
+//! `probe`: looks at a guest from dom0, independently of everything under test. Output is one record a line, for
+//! scenarios to compare; any failure ends it with a message and exit status 1.
+
+#![forbid(unsafe_code)]
+
+mod frames;
+mod state;
+mod watch;
+
+use std::io::{BufWriter, Write};
+
+use anyhow::{Context, Result, bail};
+use xen_hypercall::transport::privcmd::Privcmd;
+use xen_hypercall::{DomId, Domctl};
+
+const USAGE: &str = "usage: probe COMMAND DOMID
+  frames     `gfn type digest` of every populated frame (PVH, HVM)
+  vcpu       `type instance length digest bytes` of every record of the HVM context
+  info       what getdomaininfo says
+  logdirty   status|on|off: whether log-dirty is off (status leaves it as it was)
+  suspendwatch [MICROSECONDS]: each change of the shutdown flag, polled at this interval (500), until killed
+  resume     fast resume, as `xc_domain_resume`
+  pause, unpause";
+
+/// What every command works with.
+pub struct Probe {
+    /// The hypervisor.
+    pub xen: Domctl<Privcmd>,
+    /// The guest.
+    pub domain: DomId,
+}
+
+fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let [command, domain, rest @ ..] = args.as_slice() else { bail!(USAGE) };
+    let domain = DomId::new(domain.parse().with_context(|| format!("{domain} is no domid"))?);
+    let probe = Probe { xen: Domctl::probe(Privcmd::open()?)?, domain };
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    match (*command, rest) {
+        ("frames", []) => frames::run(&probe, &mut out)?,
+        ("vcpu", []) => state::context(&probe, &mut out)?,
+        ("info", []) => state::info(&probe, &mut out)?,
+        ("logdirty", [what]) => state::log_dirty(&probe, what, &mut out)?,
+        ("suspendwatch", []) => watch::run(&probe, watch::INTERVAL_US, &mut out)?,
+        ("suspendwatch", [interval]) => watch::run(&probe, interval.parse().context("the interval")?, &mut out)?,
+        ("resume", []) => state::resume(&probe, &mut out)?,
+        ("pause", []) => probe.xen.pause(domain)?,
+        ("unpause", []) => probe.xen.unpause(domain)?,
+        _ => bail!(USAGE),
+    }
+    out.flush().context("writing")
+}
