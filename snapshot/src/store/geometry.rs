@@ -1,0 +1,180 @@
+//! What follows from the size of the device (docs/format/store-v1.md, section 2), and nothing else.
+//!
+//! Invariant: a [`Geometry`] was computed here from a number of blocks within the limits, so arithmetic with its
+//! values cannot overflow. A superblock is believed only as far as it repeats these values.
+
+use crate::store::error::{Result, StoreError};
+use crate::store::layout::{
+    self as on_disk, BLOCK, DEVICE_BLOCKS_MAX, META_FIRST, SEGMENT_BLOCKS, SEGMENTS_MAX, SEGMENTS_MIN, SNAPSHOTS_MAX,
+    TABLE_LEAF_ENTRIES,
+};
+
+/// Index of an entry of the segment table.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct SegmentId(pub u32);
+
+/// Number of a segment on the device.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Address(pub u32);
+
+impl Address {
+    /// Its first block.
+    pub fn block(self) -> u64 {
+        u64::from(self.0) * SEGMENT_BLOCKS
+    }
+}
+
+/// Sizes and places of the areas of a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Geometry {
+    /// Blocks of the device, as far as they are used.
+    pub blocks: u64,
+    /// Most snapshots.
+    pub snapshots: u64,
+    /// Blocks of the catalog.
+    pub catalog_blocks: u64,
+    /// Blocks of the directory.
+    pub directory_blocks: u64,
+    /// Leaves of the segment table.
+    pub leaves: u64,
+    /// Blocks of a meta area.
+    pub meta_blocks: u64,
+    /// First allocatable address.
+    pub first_segment: u32,
+    /// Number of ids, and of allocatable addresses.
+    pub segments: u32,
+}
+
+impl Geometry {
+    /// The geometry of a device of so many blocks.
+    pub fn of(device_blocks: u64) -> Result<Self> {
+        let blocks = device_blocks.min(DEVICE_BLOCKS_MAX);
+        let upper = blocks / SEGMENT_BLOCKS;
+        let leaves = upper.div_ceil(TABLE_LEAF_ENTRIES);
+        let directory_bytes = on_disk::directory::SIZE as u64 + leaves * on_disk::directory_entry::SIZE as u64;
+        let snapshots = upper.min(SNAPSHOTS_MAX);
+        let catalog_bytes = on_disk::catalog::SIZE as u64 + snapshots * on_disk::catalog_entry::SIZE as u64;
+        let (directory_blocks, catalog_blocks) = (on_disk::blocks_of(directory_bytes), on_disk::blocks_of(catalog_bytes));
+        let meta_blocks = 2 * (catalog_blocks + directory_blocks + leaves);
+        let first = (META_FIRST + meta_blocks).div_ceil(SEGMENT_BLOCKS);
+        let end = blocks.saturating_sub(1 + meta_blocks) / SEGMENT_BLOCKS;
+        let segments = end.saturating_sub(first).min(SEGMENTS_MAX);
+        if segments < SEGMENTS_MIN {
+            let need = (first + SEGMENTS_MIN) * SEGMENT_BLOCKS + meta_blocks + 1;
+            return Err(StoreError::TooSmall { blocks: device_blocks, need });
+        }
+        let (first_segment, segments) = (narrow(first), narrow(segments));
+        Ok(Self {
+            blocks,
+            snapshots,
+            catalog_blocks,
+            directory_blocks,
+            leaves,
+            meta_blocks,
+            first_segment,
+            segments,
+        })
+    }
+
+    /// The block of superblock slot A (0) or B (1).
+    pub fn slot(&self, slot: Slot) -> u64 {
+        match slot {
+            Slot::A => 0,
+            Slot::B => self.blocks - 1,
+        }
+    }
+
+    /// The mirror of a block of the front meta area.
+    pub fn mirror(&self, front: u64) -> u64 {
+        front.saturating_sub(META_FIRST) + (self.blocks - 1 - self.meta_blocks)
+    }
+
+    /// The two homes of an object.
+    pub fn homes(&self, object: MetaObject) -> Homes {
+        let (offset, blocks) = match object {
+            MetaObject::Catalog => (0, self.catalog_blocks),
+            MetaObject::Directory => (2 * self.catalog_blocks, self.directory_blocks),
+            MetaObject::Leaf(leaf) => (2 * (self.catalog_blocks + self.directory_blocks + u64::from(leaf)), 1),
+        };
+        let first = META_FIRST + offset;
+        Homes { home: [first, first + blocks], blocks }
+    }
+
+    /// The address, if it may be allocated.
+    pub fn address(&self, raw: u32) -> Option<Address> {
+        let within = raw.checked_sub(self.first_segment).is_some_and(|n| n < self.segments);
+        within.then_some(Address(raw))
+    }
+
+    /// The id, if it exists.
+    pub fn id(&self, raw: u32) -> Option<SegmentId> {
+        (raw < self.segments).then_some(SegmentId(raw))
+    }
+
+    /// Segments that no take may use: one in 64, at least 2 (1 in the tiniest), at most 64.
+    pub fn slop(&self) -> u32 {
+        (self.segments / 64).clamp(if self.segments < 8 { 1 } else { 2 }, 64)
+    }
+}
+
+/// A superblock slot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Slot {
+    /// In the first block.
+    A,
+    /// In the last block.
+    B,
+}
+
+impl Slot {
+    /// The other one.
+    pub fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+}
+
+/// What lies in the meta areas.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MetaObject {
+    /// The list of snapshots.
+    Catalog,
+    /// The pointers to the leaves.
+    Directory,
+    /// A leaf of the segment table.
+    Leaf(u32),
+}
+
+/// The two places where an object of the meta area may lie.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Homes {
+    /// First blocks, in the front area.
+    pub home: [u64; 2],
+    /// Capacity in blocks.
+    pub blocks: u64,
+}
+
+impl Homes {
+    /// True if one of them starts at this block.
+    pub fn contains(&self, block: u64) -> bool {
+        self.home.contains(&block)
+    }
+
+    /// The home that is not at this block.
+    pub fn other(&self, block: u64) -> u64 {
+        let [first, second] = self.home;
+        if block == first { second } else { first }
+    }
+
+    /// Bytes that fit.
+    pub fn capacity(&self) -> u64 {
+        self.blocks * BLOCK as u64
+    }
+}
+
+/// Values bounded by `SEGMENTS_MAX` and a little; the largest otherwise, which no device has.
+fn narrow(value: u64) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
