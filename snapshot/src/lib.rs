@@ -20,6 +20,7 @@ pub mod ports;
 pub mod request;
 pub mod session;
 pub mod status;
+pub mod store;
 pub mod take;
 pub mod tracking;
 pub mod verdict;

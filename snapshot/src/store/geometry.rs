@@ -5,8 +5,8 @@
 
 use crate::store::error::{Result, StoreError};
 use crate::store::layout::{
-    self as on_disk, BLOCK, DEVICE_BLOCKS_MAX, META_FIRST, SEGMENT_BLOCKS, SEGMENTS_MAX, SEGMENTS_MIN, SNAPSHOTS_MAX,
-    TABLE_LEAF_ENTRIES,
+    self as on_disk, BLOCK, DEVICE_BLOCKS_MAX, DEVICE_BLOCKS_MIN, META_FIRST, SEGMENT_BLOCKS, SEGMENTS_MAX,
+    SEGMENTS_MIN, SNAPSHOTS_MAX, TABLE_LEAF_ENTRIES,
 };
 
 /// Index of an entry of the segment table.
@@ -54,26 +54,17 @@ impl Geometry {
         let directory_bytes = on_disk::directory::SIZE as u64 + leaves * on_disk::directory_entry::SIZE as u64;
         let snapshots = upper.min(SNAPSHOTS_MAX);
         let catalog_bytes = on_disk::catalog::SIZE as u64 + snapshots * on_disk::catalog_entry::SIZE as u64;
-        let (directory_blocks, catalog_blocks) = (on_disk::blocks_of(directory_bytes), on_disk::blocks_of(catalog_bytes));
+        let (directory_blocks, catalog_blocks) =
+            (on_disk::blocks_of(directory_bytes), on_disk::blocks_of(catalog_bytes));
         let meta_blocks = 2 * (catalog_blocks + directory_blocks + leaves);
         let first = (META_FIRST + meta_blocks).div_ceil(SEGMENT_BLOCKS);
         let end = blocks.saturating_sub(1 + meta_blocks) / SEGMENT_BLOCKS;
         let segments = end.saturating_sub(first).min(SEGMENTS_MAX);
         if segments < SEGMENTS_MIN {
-            let need = (first + SEGMENTS_MIN) * SEGMENT_BLOCKS + meta_blocks + 1;
-            return Err(StoreError::TooSmall { blocks: device_blocks, need });
+            return Err(StoreError::TooSmall { blocks: device_blocks, need: DEVICE_BLOCKS_MIN });
         }
         let (first_segment, segments) = (narrow(first), narrow(segments));
-        Ok(Self {
-            blocks,
-            snapshots,
-            catalog_blocks,
-            directory_blocks,
-            leaves,
-            meta_blocks,
-            first_segment,
-            segments,
-        })
+        Ok(Self { blocks, snapshots, catalog_blocks, directory_blocks, leaves, meta_blocks, first_segment, segments })
     }
 
     /// The block of superblock slot A (0) or B (1).
@@ -177,4 +168,31 @@ impl Homes {
 /// Values bounded by `SEGMENTS_MAX` and a little; the largest otherwise, which no device has.
 fn narrow(value: u64) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_device_has_four_segments() {
+        assert_eq!(Geometry::of(DEVICE_BLOCKS_MIN).map(|geometry| geometry.segments), Ok(4));
+        let less = DEVICE_BLOCKS_MIN - 1;
+        assert_eq!(Geometry::of(less), Err(StoreError::TooSmall { blocks: less, need: DEVICE_BLOCKS_MIN }));
+    }
+
+    #[test]
+    fn areas_never_overlap() {
+        for blocks in [DEVICE_BLOCKS_MIN, 5000, 16_384, 262_144, 3_000_001, 1 << 28, DEVICE_BLOCKS_MAX, u64::MAX] {
+            let geometry = Geometry::of(blocks).unwrap();
+            let first = Address(geometry.first_segment).block();
+            let end = first + u64::from(geometry.segments) * SEGMENT_BLOCKS;
+            assert!(META_FIRST + geometry.meta_blocks <= first, "{blocks}");
+            assert!(end <= geometry.mirror(META_FIRST), "{blocks}");
+            assert_eq!(geometry.mirror(META_FIRST) + geometry.meta_blocks, geometry.slot(Slot::B), "{blocks}");
+            let last = MetaObject::Leaf(narrow(geometry.leaves - 1));
+            assert_eq!(geometry.homes(last).home[1] + 1, META_FIRST + geometry.meta_blocks, "{blocks}");
+            assert!(u64::from(geometry.segments) <= geometry.leaves * TABLE_LEAF_ENTRIES, "{blocks}");
+        }
+    }
 }

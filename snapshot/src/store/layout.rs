@@ -32,6 +32,8 @@ pub const SNAPSHOTS_MAX: u64 = 2048;
 pub const SEGMENTS_MIN: u64 = 4;
 /// Most segments.
 pub const SEGMENTS_MAX: u64 = 4_000_000;
+/// Blocks of the smallest device (the geometry's test proves it).
+pub const DEVICE_BLOCKS_MIN: u64 = 1287;
 /// Blocks beyond which a device is not used.
 pub const DEVICE_BLOCKS_MAX: u64 = SEGMENT_BLOCKS * (SEGMENTS_MAX + 2048);
 /// Most runs of a sealed snapshot.

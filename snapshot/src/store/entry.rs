@@ -1,0 +1,159 @@
+//! One entry of a run: a page, a range of zero pages, or a range of holes (docs/format/store-v1.md, section 10).
+//!
+//! Invariants: a parsed entry covers at least one gfn and ends below `GFN_LIMIT`; its page lies inside an existing
+//! segment. An encoding that this version does not know is damage, never a page.
+
+use crate::store::digest::Digest;
+use crate::store::geometry::{Geometry, SegmentId};
+use crate::store::layout::{BLOCK, GFN_LIMIT, PLACE_UNIT, SEGMENT_BYTES, entry as field};
+
+const ENCODING_HOLE: u16 = 0;
+const ENCODING_ZERO: u16 = 1;
+const ENCODING_RAW: u16 = 2;
+const STORED_BITS: u32 = 13;
+const STORED_MASK: u16 = (1 << STORED_BITS) - 1;
+/// A raw page's stored bytes.
+const RAW_BYTES: u16 = 4096;
+/// Units of a place in a block.
+const UNITS_PER_BLOCK: u16 = 256;
+
+/// Where the bytes of a page lie.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// In which segment.
+    pub segment: SegmentId,
+    /// Block in the segment. (Pages in blocks only, until pages are compressed.)
+    pub slot: u8,
+}
+
+/// What an entry says about its gfns.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum What {
+    /// Not populated.
+    Hole,
+    /// All zero.
+    Zero,
+    /// One page.
+    Data {
+        /// Where its bytes are.
+        place: Place,
+        /// Of its content.
+        digest: Digest,
+    },
+}
+
+/// An entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// First gfn.
+    pub gfn: u64,
+    /// One more than the last gfn.
+    pub end: u64,
+    /// What is there.
+    pub what: What,
+}
+
+impl Entry {
+    /// As it is written.
+    pub fn encode(&self) -> [u8; field::SIZE] {
+        let mut raw = [0; field::SIZE];
+        field::GFN.put(&mut raw, &self.gfn.to_le_bytes());
+        let shape = match self.what {
+            What::Hole => ENCODING_HOLE << STORED_BITS,
+            What::Zero => ENCODING_ZERO << STORED_BITS,
+            What::Data { .. } => ENCODING_RAW << STORED_BITS | RAW_BYTES,
+        };
+        field::SHAPE.put(&mut raw, &shape.to_le_bytes());
+        match self.what {
+            What::Hole | What::Zero => field::DIGEST.put(&mut raw, &self.end.saturating_sub(self.gfn).to_le_bytes()),
+            What::Data { place, digest } => {
+                field::SEGMENT.put(&mut raw, &place.segment.0.to_le_bytes());
+                field::PLACE.put(&mut raw, &(u16::from(place.slot) * UNITS_PER_BLOCK).to_le_bytes());
+                field::DIGEST.put(&mut raw, &digest.0);
+            }
+        }
+        raw
+    }
+
+    /// Checked.
+    pub fn parse(raw: &[u8], geometry: &Geometry) -> Option<Self> {
+        let gfn = field::GFN.u64(raw);
+        let shape = field::SHAPE.u16(raw);
+        let (what, count) = match (shape >> STORED_BITS, shape & STORED_MASK) {
+            (ENCODING_HOLE, 0) => (What::Hole, range(raw)?),
+            (ENCODING_ZERO, 0) => (What::Zero, range(raw)?),
+            (ENCODING_RAW, RAW_BYTES) => (data(raw, geometry)?, 1),
+            _ => return None,
+        };
+        let end = gfn.checked_add(count).filter(|end| count != 0 && *end <= GFN_LIMIT)?;
+        Some(Self { gfn, end, what })
+    }
+
+    /// The part of it in `from..end`, which lies inside it.
+    pub fn part(&self, from: u64, end: u64) -> Self {
+        Self { gfn: from, end, what: self.what }
+    }
+
+    /// Pages in it.
+    pub fn count(&self) -> u64 {
+        self.end.saturating_sub(self.gfn)
+    }
+}
+
+/// The length of a range; its other bytes are zero.
+fn range(raw: &[u8]) -> Option<u64> {
+    let zero = |field: &super::layout::Field| field.of(raw).iter().all(|byte| *byte == 0);
+    let tail = field::DIGEST.of(raw).get(8..)?.iter().all(|byte| *byte == 0);
+    (zero(&field::SEGMENT) && zero(&field::PLACE) && tail).then(|| field::DIGEST.u64(raw))
+}
+
+fn data(raw: &[u8], geometry: &Geometry) -> Option<What> {
+    const _: () = assert!(UNITS_PER_BLOCK as u64 * PLACE_UNIT == BLOCK as u64 && SEGMENT_BYTES == 256 * BLOCK as u64);
+    let units = field::PLACE.u16(raw);
+    let slot = u8::try_from(units / UNITS_PER_BLOCK).ok().filter(|_| units.is_multiple_of(UNITS_PER_BLOCK))?;
+    let place = Place { segment: geometry.id(field::SEGMENT.u32(raw))?, slot };
+    Some(What::Data { place, digest: Digest(field::DIGEST.array(raw)) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn geometry() -> Geometry {
+        Geometry::of(16_384).unwrap()
+    }
+
+    #[test]
+    fn golden_bytes_of_a_page_and_a_range() {
+        let what = What::Data { place: Place { segment: SegmentId(7), slot: 3 }, digest: Digest([0xab; 16]) };
+        let page = Entry { gfn: 0x1234, end: 0x1235, what };
+        let mut golden = [0xab; 32];
+        golden[..16].copy_from_slice(&[0x34, 0x12, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0x00, 0x03, 0x00, 0x50]);
+        assert_eq!(page.encode(), golden);
+        assert_eq!(Entry::parse(&golden, &geometry()), Some(page));
+        let zero = Entry { gfn: 2, end: 12, what: What::Zero };
+        let mut golden = [0; 32];
+        (golden[0], golden[15], golden[16]) = (2, 0x20, 10);
+        assert_eq!(zero.encode(), golden);
+        assert_eq!(Entry::parse(&golden, &geometry()), Some(zero));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let zero = Entry { gfn: 2, end: 12, what: What::Zero }.encode();
+        let with = |at: usize, byte: u8| {
+            let mut raw = zero;
+            raw[at] = byte;
+            Entry::parse(&raw, &geometry())
+        };
+        assert_eq!(with(16, 0), None, "an empty range");
+        assert_eq!(with(7, 1), None, "beyond the last gfn");
+        assert_eq!(with(23, 255), None, "a range that wraps around");
+        assert_eq!(with(31, 1), None, "bytes behind the range's length");
+        assert_eq!(with(15, 0x40), None, "raw, but without its 4096 bytes");
+        assert_eq!(with(15, 0x60), None, "an encoding of a later version");
+        let what = What::Data { place: Place { segment: SegmentId(9999), slot: 3 }, digest: Digest::default() };
+        let beyond = Entry { gfn: 0, end: 1, what };
+        assert_eq!(Entry::parse(&beyond.encode(), &geometry()), None, "no such segment");
+    }
+}

@@ -1,0 +1,48 @@
+//! The store: snapshots on a block device, crash-safe, checked, in constant memory.
+//!
+//! The format is docs/format/store-v1.md, the contract; read it first. By file, bottom up: `layout` and `geometry` (where
+//! things lie), `digest`, `superblock`, `meta`, `table`, `catalog` (the committed state), `volume` (that state, opened),
+//! `entry`, `builder`, `cursor`, `root` (a snapshot), `allocator`, `mark`, `appender`, `taking`, `store` (writing), `reader`,
+//! `pages`, `verify` (reading), `format` (making one). No clock and no randomness: both are handed in.
+
+mod allocator;
+mod appender;
+mod bitmap;
+mod builder;
+mod catalog;
+mod cursor;
+mod device;
+mod digest;
+mod entry;
+mod error;
+mod format;
+mod geometry;
+mod heartbeat;
+pub mod layout;
+mod mark;
+mod meta;
+mod pages;
+mod pointer;
+mod reader;
+mod root;
+#[expect(clippy::module_inception, reason = "the writer is what the outside calls the store")]
+mod store;
+mod superblock;
+mod table;
+mod taking;
+mod verify;
+mod volume;
+
+pub use device::Guarded;
+pub use digest::Digest;
+pub use error::{OpenFailed, StoreError};
+pub use format::{FormatOptions, Probe, format, probe};
+pub use geometry::{Geometry, Slot};
+pub use heartbeat::Heartbeat;
+pub use pages::{PageRef, Pages};
+pub use reader::{Catalog, Listed, SnapshotInfo, SnapshotReader};
+pub use root::AttachmentKind;
+pub use store::{Store, StoreInfo};
+pub use superblock::{Generation, StoreId};
+pub use taking::{NewSnapshot, SealInfo, SnapshotSummary, TAKE_RUNS_MAX, Taking};
+pub use verify::VerifyReport;
