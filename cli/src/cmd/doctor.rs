@@ -1,0 +1,251 @@
+//! `livesave doctor`: checks everything that a take needs, and says what to do for each thing that is missing.
+//!
+//! Each check is a row: fine, a warning, or a fault. Only faults decide the exit status. Nothing is changed.
+
+use super::preflight;
+use crate::args::Place;
+use crate::domain;
+use crate::exit::{Exit, Failure, Outcome};
+use crate::host::tree::{self, Tree};
+use crate::host::xen::Xen;
+use crate::host::xl;
+use crate::{show, stub, waits};
+use serde_json::json;
+use snapshot::status::StubState;
+use std::path::Path;
+use xen_hypercall::domctl::DomainFlags;
+
+/// The least paging pool of a guest that tracks dirty pages without trouble, in pages for each MiB of its memory.
+const POOL_PAGES_PER_MIB: u64 = 1;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Grade {
+    Fine,
+    Warning,
+    Fault,
+}
+
+impl Grade {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Fine => "ok",
+            Self::Warning => "warning",
+            Self::Fault => "FAULT",
+        }
+    }
+}
+
+/// One row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Finding {
+    what: &'static str,
+    grade: Grade,
+    found: String,
+    todo: String,
+}
+
+#[derive(Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn fine(&mut self, what: &'static str, found: impl ToString) {
+        self.add(what, Grade::Fine, found, "");
+    }
+
+    fn add(&mut self, what: &'static str, grade: Grade, found: impl ToString, todo: impl ToString) {
+        self.0.push(Finding { what, grade, found: found.to_string(), todo: todo.to_string() });
+    }
+
+    fn fault(&mut self, what: &'static str, failure: &Failure) {
+        self.add(what, Grade::Fault, &failure.what, failure.hint.clone().unwrap_or_default());
+    }
+}
+
+/// Checks host, stub, store and, if named, a guest.
+pub fn run(guest: Option<&str>, place: &Place) -> Outcome {
+    let mut all = Findings::default();
+    let xen = devices(&mut all);
+    flask(&mut all);
+    match tree::connect() {
+        Ok(mut store) => {
+            all.fine("xenstore", "answers");
+            stub_and_store(&mut all, xen.as_ref(), &mut store, place);
+            if let (Some(word), Some(xen)) = (guest, &xen) {
+                of_guest(&mut all, xen, &mut store, word);
+            }
+        }
+        Err(failure) => all.fault("xenstore", &failure),
+    }
+    keepers(&mut all);
+    print(&all, place.json)?;
+    let faults = all.0.iter().filter(|finding| finding.grade == Grade::Fault).count();
+    match faults {
+        0 => Ok(()),
+        1 => Err(Exit::Unhealthy.fail("one check failed").hint("see the last column")),
+        n => Err(Exit::Unhealthy.fail(format_args!("{n} checks failed")).hint("see the last column")),
+    }
+}
+
+fn print(all: &Findings, as_json: bool) -> Outcome {
+    if as_json {
+        let rows = all.0.iter().map(|f| json!({ "check": f.what, "grade": f.grade.word(), "found": f.found, "todo": f.todo }));
+        return show::print_json(&rows.collect());
+    }
+    let rows = all.0.iter().map(|f| vec![f.what.to_owned(), f.grade.word().to_owned(), f.found.clone(), f.todo.clone()]);
+    show::print(&show::table(&["CHECK", "RESULT", "FOUND", "TO DO"], rows))
+}
+
+fn devices(all: &mut Findings) -> Option<Xen> {
+    for path in ["/dev/xen/privcmd", "/dev/xen/hypercall", "/dev/xen/evtchn", "/dev/xen/xenbus"] {
+        if !Path::new(path).exists() {
+            all.add("devices", Grade::Fault, format_args!("no {path}"), "boot as dom0 and load xen-privcmd and xen-evtchn");
+        }
+    }
+    let xen = match Xen::open() {
+        Ok(xen) => xen,
+        Err(failure) => {
+            all.fault("hypervisor", &failure);
+            return None;
+        }
+    };
+    match xen.version() {
+        Ok(version) => {
+            all.fine("hypervisor", format_args!("Xen {version}"));
+            if (version.major, version.minor) < (4, 19) {
+                let found = "pages that a guest adds while tracked are not marked dirty (fixed in 4.19.5)";
+                all.add("ballooning", Grade::Warning, found, "do not change a guest's memory during a take");
+            }
+        }
+        Err(error) => all.add("hypervisor", Grade::Fault, error, ""),
+    }
+    Some(xen)
+}
+
+fn flask(all: &mut Findings) {
+    match xl::output(&["getenforce"], waits::XL_LIST) {
+        Ok(out) => {
+            let (grade, found, todo) = judge_flask(&String::from_utf8_lossy(&out));
+            all.add("FLASK", grade, found, todo);
+        }
+        Err(failure) => {
+            let todo = "the stub needs a hypervisor with CONFIG_XSM and CONFIG_XSM_FLASK, booted with flask=enforcing";
+            all.add("FLASK", Grade::Fault, failure.what, todo);
+        }
+    }
+}
+
+/// What `xl getenforce` said (tools/xl/xl_flask.c: "Enforcing", "Permissive", or "Flask XSM Disabled").
+fn judge_flask(said: &str) -> (Grade, String, &'static str) {
+    let said = said.trim();
+    match said {
+        "Enforcing" => (Grade::Fine, "enforcing".to_owned(), ""),
+        "Permissive" => (Grade::Warning, "permissive: the stub could do anything".to_owned(), "`xl setenforce 1`"),
+        _ => (Grade::Fault, said.to_owned(), "boot Xen with flask=enforcing and the policy as a module"),
+    }
+}
+
+fn stub_and_store(all: &mut Findings, xen: Option<&Xen>, tree: &mut impl Tree, place: &Place) {
+    match stub::read(tree, place) {
+        Ok(found) => {
+            let node = &found.node;
+            let known = format!("domain {}, version {}", found.domain.domid, node.version);
+            match node.state {
+                StubState::Idle | StubState::Busy => all.fine("stub", known),
+                StubState::Starting => all.add("stub", Grade::Warning, "still boots", "wait a few seconds"),
+                StubState::Failed => all.add("stub", Grade::Fault, &node.reason, "`xl console` shows its log; start it again"),
+            }
+            if let Some(Ok(Some(info))) = xen.map(|xen| xen.info(found.domain.domid, None)) {
+                if info.is_hvm() {
+                    all.add("stub's type", Grade::Fault, "HVM or PVH", "the stub must be a PV domain: type=\"pv\"");
+                }
+                if info.flags.intersects(DomainFlags::SHUTDOWN | DomainFlags::DYING | DomainFlags::PAUSED) {
+                    all.add("stub's state", Grade::Fault, "shut down, dying or paused", "`xl list`; start it again");
+                }
+            }
+            match node.store_id {
+                Some(id) => all.fine("store", format_args!("{id}, {}", show::size(node.blocks.saturating_mul(4096)))),
+                None => all.add("store", Grade::Fault, "the stub has none", "`livesave store init`, then start the stub"),
+            }
+        }
+        Err(failure) => all.fault("stub", &failure),
+    }
+    match stub::store_path(tree, place) {
+        Ok(path) => all.fine("store's device", path.display()),
+        Err(failure) => all.fault("store's device", &failure),
+    }
+}
+
+fn of_guest(all: &mut Findings, xen: &Xen, tree: &mut impl Tree, word: &str) {
+    let found = match domain::resolve_guest(tree, word) {
+        Ok(found) => found,
+        Err(failure) => return all.fault("guest", &failure),
+    };
+    match preflight::check(xen, tree, &found) {
+        Ok(_) => all.fine("guest", format_args!("'{}' (domain {}) can be taken", found.name, found.domid)),
+        Err(failure) => all.fault("guest", &failure),
+    }
+    if let Ok(Some(info)) = xen.info(found.domid, None) {
+        if info.is_hvm() && !info.flags.contains(DomainFlags::HAP) {
+            let todo = "boot Xen with hap enabled, or use a CPU that has nested paging";
+            all.add("guest's paging", Grade::Warning, "shadow, not HAP: dirty tracking is slow", todo);
+        }
+        pool(all, xen, &info);
+    }
+    label(all, found.domid.raw());
+}
+
+fn pool(all: &mut Findings, xen: &Xen, info: &xen_hypercall::domctl::DomainInfo) {
+    let need = (info.max_pages >> 8).saturating_mul(POOL_PAGES_PER_MIB);
+    match xen.paging_pool_pages(info.domain) {
+        Ok(pages) if pages < need => {
+            let found = format!("{pages} pages, dirty tracking may need {need}");
+            all.add("guest's paging pool", Grade::Warning, found, "raise shadow_memory in its configuration");
+        }
+        Ok(pages) => all.fine("guest's paging pool", format_args!("{pages} pages")),
+        // Not every version and type tells.
+        Err(_) => {}
+    }
+}
+
+fn label(all: &mut Findings, domid: u16) {
+    let Ok(out) = xl::output(&["list", "-Z", &domid.to_string()], waits::XL_LIST) else { return };
+    let text = String::from_utf8_lossy(&out);
+    let label = text.lines().last().and_then(|line| line.split_whitespace().last()).unwrap_or("?");
+    all.fine("guest's label", label);
+}
+
+fn keepers(all: &mut Findings) {
+    match super::status::keepers() {
+        Ok(records) => {
+            let dead = records.iter().filter(|(_, lives)| !lives).count();
+            if dead > 0 {
+                all.add("keepers", Grade::Fault, format_args!("{dead} left something behind"), "`livesave recover`");
+            } else {
+                all.fine("keepers", format_args!("{} at work", records.len()));
+            }
+        }
+        Err(failure) => all.fault("keepers", &failure),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::tests::tree;
+
+    #[test]
+    fn flask_is_judged_by_what_xl_says() {
+        assert_eq!(judge_flask("Enforcing\n").0, Grade::Fine);
+        assert_eq!(judge_flask("Permissive\n").0, Grade::Warning);
+        assert_eq!(judge_flask("Flask XSM Disabled\n").0, Grade::Fault);
+    }
+
+    #[test]
+    fn a_host_without_stub_has_two_faults_with_a_way_out() {
+        let mut all = Findings::default();
+        let place = Place { stub: "livesave".to_owned(), store: None, json: false };
+        stub_and_store(&mut all, None, &mut tree(&[("/local/domain/0/name", "Domain-0")]), &place);
+        assert_eq!(all.0.len(), 2);
+        assert!(all.0.iter().all(|finding| finding.grade == Grade::Fault && !finding.todo.is_empty()));
+    }
+}

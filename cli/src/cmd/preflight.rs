@@ -1,0 +1,146 @@
+//! What is checked of a guest before anything is touched. The stub checks again what it can see itself.
+
+use crate::config::Config;
+use crate::domain::Found;
+use crate::exit::{Exit, Failure, Outcome};
+use crate::host::tree::Tree;
+use crate::host::xen::{self, Xen};
+use crate::host::xl;
+use crate::waits;
+use xen_hypercall::domctl::{DomainFlags, DomainInfo};
+
+/// A guest that can be taken, for all that dom0 sees.
+#[derive(Debug)]
+pub struct Guest {
+    /// What Xen says.
+    pub info: DomainInfo,
+    /// Its configuration.
+    pub config: Config,
+}
+
+/// What Xen's answer alone says against a take.
+pub fn against(info: &DomainInfo, name: &str) -> Option<Failure> {
+    if info.flags.contains(DomainFlags::DYING) {
+        return Some(Exit::ShutDown.fail(format_args!("the guest '{name}' is being destroyed")));
+    }
+    if let Some(reason) = info.shutdown {
+        let failure = Exit::ShutDown.fail(format_args!("the guest '{name}' is shut down ({reason})"));
+        return Some(failure.hint("`livesave recover` resumes it if a take of ours left it so"));
+    }
+    if info.flags.contains(DomainFlags::PAUSED) {
+        let failure = Exit::Paused.fail(format_args!("the guest '{name}' is paused"));
+        return Some(failure.hint(format_args!("`xl unpause {name}` first")));
+    }
+    if !info.is_hvm() {
+        return Some(not_pvh(name, "pv"));
+    }
+    None
+}
+
+fn not_pvh(name: &str, kind: &str) -> Failure {
+    Exit::NotPvh.fail(format_args!("the guest '{name}' is of type {kind}")).hint("only PVH guests can be taken")
+}
+
+/// What xenstore says against a take.
+pub fn store_against(tree: &mut impl Tree, found: &Found) -> Outcome<Option<Failure>> {
+    let control = format!("/local/domain/{}/control", found.domid);
+    let name = &found.name;
+    if tree.get(&format!("{control}/feature-suspend"))?.as_deref() != Some("1") {
+        let failure = Exit::NoSuspend.fail(format_args!("the guest '{name}' does not offer suspend"));
+        let hint = "its kernel needs Xen's suspend support (Linux: CONFIG_HIBERNATE_CALLBACKS), and must have booted";
+        return Ok(Some(failure.hint(hint)));
+    }
+    let request = tree.get(&format!("{control}/shutdown"))?.unwrap_or_default();
+    if !request.is_empty() {
+        let shown: String = request.chars().filter(|c| !c.is_control()).take(32).collect();
+        let failure = Exit::Foreign.fail(format_args!("a request '{shown}' to the guest '{name}' is pending"));
+        return Ok(Some(failure.hint("wait until the guest has taken it")));
+    }
+    Ok(None)
+}
+
+/// Checks everything, in the order of cost.
+pub fn check(xen: &Xen, tree: &mut impl Tree, found: &Found) -> Outcome<Guest> {
+    let name = &found.name;
+    let info = xen.info(found.domid, None).map_err(|error| xen::trouble("getdomaininfo", error))?;
+    let info = info.ok_or_else(|| Exit::NoDomain.fail(format_args!("the guest '{name}' is gone")))?;
+    let failure = match against(&info, name) {
+        None => store_against(tree, found)?,
+        some => some,
+    };
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    if let Some(saver) = xl::saver_of(found.domid.raw(), name) {
+        let failure = Exit::LogDirtyOn.fail(format_args!("the guest '{name}' is being saved or migrated: {saver}"));
+        return Err(failure.hint("wait for its end"));
+    }
+    let pod = xen.populates_on_demand(found.domid);
+    if pod.map_err(|error| xen::trouble("XENMEM_get_pod_target", error))? {
+        let failure = Exit::PopulateOnDemand.fail(format_args!("the guest '{name}' is populate-on-demand"));
+        return Err(failure.hint("start it with maxmem equal to memory"));
+    }
+    let listing = xl::output(&["list", "-l", &found.domid.to_string()], waits::XL_LIST)?;
+    let config = Config::from_xl_list(&listing, found.domid.raw())?;
+    match config.kind() {
+        Some("pvh") => Ok(Guest { info, config }),
+        kind => Err(not_pvh(name, kind.unwrap_or("unknown"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::tests::tree;
+    use xen_hypercall::types::{DomId, Mfn, ShutdownReason};
+
+    fn info() -> DomainInfo {
+        DomainInfo {
+            domain: DomId::new(5),
+            handle: Default::default(),
+            flags: DomainFlags::HVM_GUEST | DomainFlags::HAP,
+            shutdown: None,
+            tot_pages: 32768,
+            max_pages: 32768,
+            outstanding_pages: 0,
+            shr_pages: 0,
+            paged_pages: 0,
+            shared_info_frame: Mfn::INVALID,
+            cpu_time_ns: 0,
+            online_vcpus: 1,
+            max_vcpu_id: Some(0),
+            ssidref: 0,
+            cpupool: 0,
+        }
+    }
+
+    #[test]
+    fn a_running_pvh_guest_passes() {
+        assert_eq!(against(&info(), "g"), None);
+    }
+
+    #[test]
+    fn each_state_that_prevents_a_take_has_its_exit_status() {
+        let with = |flags| DomainInfo { flags, ..info() };
+        let cases = [
+            (with(DomainFlags::HVM_GUEST | DomainFlags::DYING), Exit::ShutDown),
+            (with(DomainFlags::HVM_GUEST | DomainFlags::PAUSED), Exit::Paused),
+            (with(DomainFlags::empty()), Exit::NotPvh),
+            (DomainInfo { shutdown: Some(ShutdownReason::SUSPEND), ..info() }, Exit::ShutDown),
+        ];
+        for (info, exit) in cases {
+            assert_eq!(against(&info, "g").unwrap().exit, exit, "{info:?}");
+        }
+    }
+
+    #[test]
+    fn a_guest_without_suspend_or_with_a_request_is_refused() {
+        let found = Found { domid: DomId::new(5), name: "web01".to_owned() };
+        let mut offers = tree(&[("/local/domain/5/control/feature-suspend", "1"), ("/local/domain/5/control/shutdown", "")]);
+        assert_eq!(store_against(&mut offers, &found).unwrap(), None);
+        offers.insert("/local/domain/5/control/shutdown".to_owned(), "reboot".to_owned());
+        assert_eq!(store_against(&mut offers, &found).unwrap().unwrap().exit, Exit::Foreign);
+        let mut mute = tree(&[("/local/domain/5/control/feature-suspend", "0")]);
+        assert_eq!(store_against(&mut mute, &found).unwrap().unwrap().exit, Exit::NoSuspend);
+    }
+}

@@ -1,0 +1,56 @@
+//! `livesave rm`: asks the stub to remove a snapshot; only the stub writes to the store.
+
+use super::{faults, take};
+use crate::args::Place;
+use crate::exit::{Exit, Outcome};
+use crate::host::files;
+use crate::host::tree;
+use crate::stub;
+use crate::{show, waits};
+use serde_json::json;
+use snapshot::names::{SnapshotName, Token};
+use snapshot::request::{Remove, Request};
+use std::time::{Duration, Instant};
+use xen_drivers::xenstore::Nodes;
+
+/// Between two looks at the answer.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// A name from the command line.
+pub fn parse_name(text: &str) -> Outcome<SnapshotName> {
+    text.parse().map_err(|error| {
+        Exit::Usage.fail(format_args!("'{text}' is no snapshot: {error}")).hint("`livesave ls` shows the snapshots")
+    })
+}
+
+/// Removes a snapshot.
+pub fn run(text: &str, place: &Place) -> Outcome {
+    let name = parse_name(text)?;
+    let mut store = tree::connect()?;
+    let stub = stub::ready(&mut store, place)?;
+    let token = Token(files::random()?);
+    let base = stub::base(&stub.domain);
+    let request = Request::Remove(Remove { token, name: name.clone() }).to_string();
+    let written = store.watch(&base, "livesave").and_then(|()| store.write(&format!("{base}/request"), request));
+    written.map_err(|error| tree::trouble("the request", error))?;
+    let (asked, mut last) = (Instant::now(), None);
+    let mut heard = asked;
+    loop {
+        let status = take::status_of(&mut store, &base, token)?;
+        if let Some(status) = status.as_ref().filter(|status| status.state.is_final()) {
+            return match faults::judge(status, &format!("the removal of {name}")) {
+                Some(failure) => Err(failure),
+                None if place.json => show::print_json(&json!({ "removed": name.to_string() })),
+                None => show::print(&format!("removed {name}")),
+            };
+        }
+        if status != last {
+            (heard, last) = (Instant::now(), status);
+        }
+        if heard.elapsed() >= waits::STUB {
+            return Err(Exit::StubDied.fail("the stub does not answer").hint("`xl console` shows its log"));
+        }
+        let until = store.now_ns().saturating_add(u64::try_from(LOOK.as_nanos()).unwrap_or(0));
+        store.next_event(until).map_err(|error| tree::trouble("waiting for the stub", error))?;
+    }
+}

@@ -1,0 +1,318 @@
+//! `livesave take`: checks the guest, starts the keeper, asks the stub, shows how it goes, and judges how it went.
+//!
+//! From the moment the keeper is ready the guest is its affair: whatever fails here, dropping the link is enough.
+
+use super::progress::Progress;
+use super::{faults, preflight};
+use crate::args::{self, Place};
+use crate::config::Config;
+use crate::domain::{self, Found};
+use crate::exit::{Exit, Outcome};
+use crate::host::files;
+use crate::host::tree::{self, XenStore};
+use crate::host::xen::{self, Xen};
+use crate::keeper::link::{self, Link};
+use crate::keeper::words::{Ending, Job, Note};
+use crate::stub::{self, Stub};
+use crate::{show, waits};
+use serde_json::json;
+use snapshot::names::{SnapshotName, Token};
+use snapshot::request::{self, CONFIG_CHUNK_BYTES, CONFIG_CHUNKS_MAX, Mode, Request};
+use snapshot::status::{State, Status};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use xen_drivers::xenstore::Nodes;
+use xen_hypercall::types::EvtchnPort;
+
+/// Default pause budget of a live take, milliseconds.
+const LIVE_PAUSE_MS: u64 = 10_000;
+/// Between two looks at keeper and stub.
+const LOOK: Duration = Duration::from_millis(100);
+/// After a void verdict, for the stub's own word on the cause.
+const LAST_WORD: Duration = Duration::from_secs(5);
+
+/// Takes a snapshot.
+pub fn run(take: &args::Take, place: &Place) -> Outcome {
+    let mut store = tree::connect()?;
+    let stub = stub::ready(&mut store, place)?;
+    let xen = Xen::open()?;
+    let found = domain::resolve_guest(&mut store, &take.domain)?;
+    if found.domid == stub.domain.domid {
+        return Err(Exit::Usage.fail("the stub cannot take itself").hint("name a guest"));
+    }
+    let created = now();
+    let name = snapshot_name(take, &found.name, created)?;
+    let guest = preflight::check(&xen, &mut store, &found)?;
+    let chunks = chunks(&guest.config)?;
+    let token = Token(files::random()?);
+    let job = job(take, &xen, &stub, &found, guest.info.handle.to_string(), &name, token)?;
+    let mut progress = Progress::new();
+    let (link, port) = Link::start(&job)?;
+    let asked = request::Take {
+        token,
+        domid: found.domid,
+        handle: guest.info.handle,
+        name: name.clone(),
+        mode: mode(take.mode),
+        created_unix: created,
+        release_port: EvtchnPort::new(port),
+        max_pause_ms: job.max_pause_ms.and_then(|ms| u32::try_from(ms).ok()),
+        round1_skip: take.round1_skip,
+        config_chunks: u16::try_from(chunks.len()).unwrap_or(u16::MAX),
+    };
+    say_start(&progress, &name, take.mode, &job);
+    let base = stub::base(&stub.domain);
+    send(&mut store, &base, &chunks, &Request::Take(asked))?;
+    let ended = follow(&mut store, &base, token, &link, &mut progress);
+    progress.end();
+    let (status, ending) = ended?;
+    judge(&status, &ending, &found.name)?;
+    report(&name, take.mode, &status, &ending, place.json)
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+const fn mode(mode: args::Mode) -> Mode {
+    match mode {
+        args::Mode::Save => Mode::Save,
+        args::Mode::Live => Mode::Live,
+    }
+}
+
+/// `GUEST@NAME` from what was given: nothing, NAME, or all of it.
+fn snapshot_name(take: &args::Take, guest: &str, created: u64) -> Outcome<SnapshotName> {
+    let bad = |what: String, error: snapshot::names::NameError| Exit::Usage.fail(format_args!("{what}: {error}"));
+    let full = match &take.name {
+        None => format!("{guest}@{}", show::stamp(created)),
+        Some(name) if name.contains('@') => name.clone(),
+        Some(name) => format!("{guest}@{name}"),
+    };
+    let name: SnapshotName = full.parse().map_err(|error| bad(format!("'{full}' is no name"), error))?;
+    if name.guest.as_str() != guest {
+        let what = format!("'{full}' names the guest '{}', the domain is '{guest}'", name.guest);
+        return Err(Exit::Usage.fail(what).hint("give --name without GUEST@"));
+    }
+    Ok(name)
+}
+
+/// The configuration in slices that fit a node, cut between characters.
+fn chunks(config: &Config) -> Outcome<Vec<String>> {
+    let text = config.to_json();
+    let mut rest = text.as_str();
+    let mut chunks = Vec::new();
+    while !rest.is_empty() {
+        let end = rest.floor_char_boundary(CONFIG_CHUNK_BYTES);
+        let (chunk, tail) = rest.split_at(end);
+        chunks.push(chunk.to_owned());
+        rest = tail;
+    }
+    if chunks.len() > usize::from(CONFIG_CHUNKS_MAX) {
+        let what = format!("the guest's configuration has {} bytes, more than can be kept", text.len());
+        return Err(Exit::BadConfig.fail(what));
+    }
+    Ok(chunks)
+}
+
+fn job(
+    take: &args::Take,
+    xen: &Xen,
+    stub: &Stub,
+    found: &Found,
+    handle: String,
+    name: &SnapshotName,
+    token: Token,
+) -> Outcome<Job> {
+    let info = xen.info(stub.domain.domid, None).map_err(|error| xen::trouble("getdomaininfo", error))?;
+    let info = info.ok_or_else(|| Exit::NoStub.fail("the stub has gone"))?;
+    let default = match take.mode {
+        args::Mode::Save => None,
+        args::Mode::Live => Some(LIVE_PAUSE_MS),
+    };
+    let max_pause_ms = take.max_pause.map_or(default, |limit| limit.0.map(millis));
+    Ok(Job {
+        token: token.to_string(),
+        guest: found.name.clone(),
+        name: name.name.to_string(),
+        domid: found.domid.raw(),
+        handle,
+        stub_domid: stub.domain.domid.raw(),
+        stub_handle: info.handle.to_string(),
+        max_pause_ms,
+        hook: take.hook.clone(),
+        hook_timeout_ms: millis(take.hook_timeout),
+    })
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn say_start(progress: &Progress, name: &SnapshotName, mode: args::Mode, job: &Job) {
+    let pause = job.max_pause_ms.map_or_else(|| "no limit".to_owned(), |ms| show::time(ms * 1000));
+    progress.say(&format!("taking {name}, mode {}, longest pause: {pause}", self::mode(mode)));
+}
+
+fn send(store: &mut XenStore, base: &str, chunks: &[String], request: &Request) -> Outcome {
+    let mut write = || {
+        store.watch(base, "livesave")?;
+        store.rm(&format!("{base}/config"))?;
+        for (n, chunk) in chunks.iter().enumerate() {
+            store.write(&format!("{base}/config/{n}"), chunk)?;
+        }
+        store.write(&format!("{base}/request"), request.to_string())
+    };
+    write().map_err(|error| tree::trouble("the request", error))
+}
+
+/// The status of our session, wherever the stub answers.
+pub fn status_of(store: &mut XenStore, base: &str, token: Token) -> Outcome<Option<Status>> {
+    for node in ["status", "refused"] {
+        let text = store.find_text(&format!("{base}/{node}")).map_err(|error| tree::trouble("the status", error))?;
+        let status = text.and_then(|text| Status::parse(text.as_bytes()).ok());
+        if let Some(status) = status.filter(|status| status.token == token) {
+            return Ok(Some(status));
+        }
+    }
+    Ok(None)
+}
+
+/// Follows the take to the end of both: the keeper's verdict and the stub's final word.
+fn follow(
+    store: &mut XenStore,
+    base: &str,
+    token: Token,
+    link: &Link,
+    progress: &mut Progress,
+) -> Outcome<(Option<Status>, Ending)> {
+    let (mut status, mut ending): (Option<Status>, Option<(Ending, Instant)>) = (None, None);
+    let mut heard = Instant::now();
+    loop {
+        while let Some(note) = if ending.is_none() { link.poll()? } else { None } {
+            match note {
+                Note::Suspended => progress.say("the guest stands"),
+                Note::Resumed => progress.say("the guest runs"),
+                Note::Over(over) => ending = Some((over, Instant::now())),
+                _ => {}
+            }
+        }
+        let next = status_of(store, base, token)?;
+        if next.is_some() && next != status {
+            heard = Instant::now();
+            next.iter().for_each(|status| progress.show(status));
+            status = next;
+        }
+        if let Some((over, since)) = &ending {
+            let last = status.as_ref().is_some_and(|status| status.state.is_final());
+            let patience = if over.reason.is_none() { waits::STUB } else { LAST_WORD };
+            if last || heard.max(*since).elapsed() >= patience {
+                return Ok((status, over.clone()));
+            }
+        }
+        let until = store.now_ns().saturating_add(u64::try_from(LOOK.as_nanos()).unwrap_or(0));
+        store.next_event(until).map_err(|error| tree::trouble("waiting for the stub", error))?;
+    }
+}
+
+/// The keeper's word on the guest comes first; where the stub was the cause, the stub knows it better.
+fn judge(status: &Option<Status>, ending: &Ending, guest: &str) -> Outcome {
+    use snapshot::keeper::Reason;
+    let ours = link::judge(ending, guest);
+    let theirs = status.as_ref().filter(|status| status.state.is_final()).and_then(|status| faults::judge(status, "the take"));
+    let stub_knows = matches!(ending.cause(), Some(Reason::StubGaveUp | Reason::NotCaptured));
+    match (ours, theirs) {
+        (Some(_), Some(theirs)) if !ending.stuck && stub_knows => Err(theirs),
+        (Some(ours), _) => Err(ours),
+        (None, Some(theirs)) => Err(theirs),
+        (None, None) if status.as_ref().is_some_and(|status| status.state == State::Sealed) => Ok(()),
+        (None, None) => Err(Exit::StubDied
+            .fail("the guest runs, but the stub does not say that the snapshot is sealed")
+            .hint("`livesave status`, and `livesave ls` shows whether it exists")),
+    }
+}
+
+fn report(
+    name: &SnapshotName,
+    mode: args::Mode,
+    status: &Option<Status>,
+    ending: &Ending,
+    as_json: bool,
+) -> Outcome {
+    let c = status.as_ref().map(|status| status.counters).unwrap_or_default();
+    let parts = [ending.freeze_us, ending.capture_us, ending.resume_us].map(|part| part.unwrap_or(0));
+    let total: u64 = parts.iter().sum();
+    let mode = self::mode(mode);
+    if as_json {
+        return show::print_json(&json!({
+            "snapshot": name.to_string(), "mode": mode.as_str(), "rounds": c.round, "memory_pages": c.memory,
+            "pages": c.pages, "zero_pages": c.zero, "skipped_pages": c.skipped, "bytes": c.bytes,
+            "cleans": c.cleans, "peeks": c.peeks, "elapsed_us": c.elapsed_us,
+            "pause": {
+                "total_us": total, "freeze_us": parts[0], "capture_us": parts[1], "resume_us": parts[2],
+                "stub_us": c.pause_us, "pages": c.pause_pages, "calls": c.pause_calls,
+            },
+        }));
+    }
+    let row = |what: &str, value: String| vec![what.to_owned(), value];
+    show::print(&show::table(&["snapshot", &name.to_string()], [
+        row("mode", mode.to_string()),
+        row("rounds", c.round.to_string()),
+        row("pages sent", format!("{} ({} zero, {} skipped) of {}", c.pages, c.zero, c.skipped, c.memory)),
+        row("bytes", show::size(c.bytes)),
+        row("total time", show::time(c.elapsed_us)),
+        row("pause", show::time(total)),
+        row("  guest freezes", show::time(parts[0])),
+        row("  capture", format!("{} ({} pages)", show::time(parts[1]), c.pause_pages)),
+        row("  resume", show::time(parts[2])),
+    ]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Cli, Command};
+    use clap::Parser;
+
+    fn take(line: &str) -> args::Take {
+        match Cli::try_parse_from(line.split(' ')).unwrap().command {
+            Command::Take(take) => take,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn names_are_completed_and_checked() {
+        let name = |line: &str| snapshot_name(&take(line), "web01", 1_795_359_600).map(|name| name.to_string());
+        assert_eq!(name("livesave take web01").unwrap(), "web01@20261122T150000Z");
+        assert_eq!(name("livesave take web01 --name nightly").unwrap(), "web01@nightly");
+        assert_eq!(name("livesave take web01 --name web01@nightly").unwrap(), "web01@nightly");
+        for bad in ["db@nightly", "a@b@c", "a/b", "-x", "web01@"] {
+            assert_eq!(name(&format!("livesave take web01 --name={bad}")).unwrap_err().exit, Exit::Usage, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_configuration_is_cut_between_characters_and_bounded() {
+        let text = format!("{{\"c_info\":{{\"name\":\"{}\"}}}}", "\u{e4}".repeat(3000));
+        let config = Config::from_json(text.as_bytes()).unwrap();
+        let parts = chunks(&config).unwrap();
+        assert!(parts.iter().all(|part| part.len() <= CONFIG_CHUNK_BYTES));
+        assert_eq!(parts.concat(), config.to_json());
+        let long = format!("{{\"c_info\":{{\"name\":\"{}\"}}}}", "x".repeat(70_000));
+        assert_eq!(chunks(&Config::from_json(long.as_bytes()).unwrap()).unwrap_err().exit, Exit::BadConfig);
+    }
+
+    #[test]
+    fn only_a_sealed_take_that_was_resumed_is_a_success() {
+        let ended = |state| Some(Status::new(Token([0; 16]), state));
+        let fine = Ending::default();
+        assert!(judge(&ended(State::Sealed), &fine, "g").is_ok());
+        assert!(judge(&ended(State::Flushing), &fine, "g").is_err());
+        assert!(judge(&None, &fine, "g").is_err());
+        let void = Ending { reason: Some("pause-spent".to_owned()), ..Ending::default() };
+        assert_eq!(judge(&ended(State::Void), &void, "g").unwrap_err().exit, Exit::PauseSpent);
+        let refused = Some(Status::refused(Token([0; 16]), snapshot::fault::Fault::NameUsed, "in use"));
+        let gave_up = Ending { reason: Some("stub-gave-up".to_owned()), ..Ending::default() };
+        assert_eq!(judge(&refused, &gave_up, "g").unwrap_err().exit, Exit::NameUsed);
+    }
+}

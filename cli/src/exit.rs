@@ -1,0 +1,185 @@
+//! Exit statuses, one for each cause, and the error that carries one.
+//!
+//! `docs/operating/exit-codes.md` holds the same table; a test compares them. A number is never used again for
+//! something else: scripts of operators depend on it.
+
+use std::fmt;
+
+macro_rules! exits {
+    ($($name:ident = $code:literal, $word:literal, $meaning:literal;)*) => {
+        /// Why the program ends.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Exit {
+            $(#[doc = $meaning] $name = $code,)*
+        }
+
+        impl Exit {
+            /// Every exit status, in the order of the document.
+            #[cfg(test)]
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The status given to the shell.
+            pub const fn code(self) -> u8 {
+                match self { $(Self::$name => $code,)* }
+            }
+
+            /// The word in JSON output.
+            pub const fn word(self) -> &'static str {
+                match self { $(Self::$name => $word,)* }
+            }
+
+            /// What the document says.
+            #[cfg(test)]
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$name => $meaning,)* }
+            }
+
+            /// The status of a word, from a keeper's answer.
+            pub fn from_word(word: &str) -> Option<Self> {
+                match word { $($word => Some(Self::$name),)* _ => None }
+            }
+        }
+    };
+}
+
+exits! {
+    Internal = 1, "internal", "something that this program did not expect; the message says what";
+    Usage = 2, "usage", "the command line is wrong, or a name in it is not legal";
+    NoXen = 3, "no-xen", "not in dom0, or without permission to use Xen";
+    Unsupported = 4, "unsupported", "this hypervisor cannot do it, or its version is unknown";
+    NoDomain = 5, "no-domain", "no such domain";
+    AmbiguousDomain = 6, "ambiguous-domain", "more than one domain fits";
+    NoStub = 7, "no-stub", "the stub domain does not run";
+    StubNotReady = 8, "stub-not-ready", "the stub is booting, failed, or speaks another protocol";
+    Busy = 9, "busy", "another take of this guest, or another session of the stub, is under way";
+    NoSuspend = 10, "no-suspend", "the guest does not offer suspend (`control/feature-suspend`)";
+    Paused = 11, "paused", "the guest is held by `xl pause`";
+    ShutDown = 12, "shut-down", "the guest is shut down or being destroyed";
+    PopulateOnDemand = 13, "populate-on-demand", "the guest is populate-on-demand";
+    LogDirtyOn = 14, "log-dirty-on", "a migration or `xl save` is under way, or log-dirty is on for another reason";
+    NotPvh = 15, "not-pvh", "the guest is of a kind that cannot be taken";
+    Denied = 16, "denied", "FLASK or Xen refused a call";
+    NoMemory = 17, "no-memory", "paging pool, host or stub are short of memory";
+    NameUsed = 18, "name-used", "a snapshot of that name exists";
+    NoSnapshot = 19, "no-snapshot", "no snapshot of that name";
+    NoSpace = 20, "no-space", "the store has too little room";
+    NoStore = 21, "no-store", "the device holds no store, or cannot be found";
+    BadStore = 22, "bad-store", "the store is damaged, of a newer version, or its device fails";
+    DeviceInUse = 23, "device-in-use", "`store init`: the device carries data, is mounted, or is attached to a domain";
+    NotAcked = 24, "not-acked", "the guest did not take the suspend request in time";
+    NotSuspended = 25, "not-suspended", "the guest took the request and did not suspend in time";
+    GuestEnded = 26, "guest-ended", "the guest powered off, rebooted, crashed or was destroyed meanwhile";
+    Foreign = 27, "foreign", "another tool suspended or resumed the guest, or switched its dirty tracking off";
+    PauseSpent = 28, "pause-spent", "the pause budget was spent; the guest was resumed";
+    Hook = 29, "hook", "the hook failed or took too long";
+    Cancelled = 30, "cancelled", "the take was cancelled";
+    StubDied = 31, "stub-died", "the stub died or fell silent during the take";
+    Void = 32, "void", "the take is void for another cause; the message says which";
+    Stuck = 33, "stuck", "THE GUEST MAY STAND STILL, or Xen could not be set back: `livesave recover`";
+    GuestLives = 34, "guest-lives", "`restore`: a domain with that name or uuid runs";
+    DisksUnmapped = 35, "disks-unmapped", "`restore`: a writable disk has neither a mapping nor a permission";
+    XlFailed = 36, "xl-failed", "`xl` could not be run, or failed";
+    Unhealthy = 37, "unhealthy", "`doctor` found something that prevents a take";
+    BadConfig = 38, "bad-config", "the guest's configuration cannot be read, kept or edited";
+    CannotWrite = 39, "cannot-write", "the output cannot be written";
+    KeeperLost = 40, "keeper-lost", "the keeper could not start or went away: `livesave recover`";
+}
+
+/// An error for the operator: what and where, and the way out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Its cause.
+    pub exit: Exit,
+    /// What failed, and where.
+    pub what: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+/// What every command returns.
+pub type Outcome<T = ()> = Result<T, Failure>;
+
+impl Exit {
+    /// A failure of this cause.
+    pub fn fail(self, what: impl fmt::Display) -> Failure {
+        Failure { exit: self, what: what.to_string(), hint: None }
+    }
+}
+
+impl Failure {
+    /// Adds the way out.
+    pub fn hint(mut self, hint: impl fmt::Display) -> Self {
+        self.hint = Some(hint.to_string());
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "livesave: {}", self.what)?;
+        match &self.hint {
+            Some(hint) => write!(f, "\nhint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use snapshot::keeper::ROWS;
+    use std::collections::BTreeSet;
+
+    const DOCUMENT: &str = include_str!("../../docs/operating/exit-codes.md");
+
+    fn table(heading: &str) -> Vec<Vec<String>> {
+        let section = DOCUMENT.split(heading).nth(1).unwrap();
+        let lines = section.lines().skip_while(|line| !line.starts_with("|--")).skip(1);
+        lines
+            .take_while(|line| line.starts_with('|'))
+            .map(|line| line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect())
+            .collect()
+    }
+
+    #[test]
+    fn the_document_lists_exactly_the_exit_codes() {
+        let ours: Vec<Vec<String>> = Exit::ALL
+            .iter()
+            .map(|exit| vec![exit.code().to_string(), format!("`{}`", exit.word()), exit.meaning().to_owned()])
+            .collect();
+        assert_eq!(table("## Exit statuses"), ours);
+    }
+
+    #[test]
+    fn the_document_lists_exactly_the_keepers_waits() {
+        let ours: Vec<Vec<String>> = ROWS
+            .iter()
+            .map(|row| vec![row.name.to_owned(), row.seconds.to_string(), row.then.to_owned()])
+            .collect();
+        assert_eq!(table("## Waits of the keeper"), ours);
+    }
+
+    #[test]
+    fn the_document_lists_exactly_the_clis_waits() {
+        let ours: Vec<Vec<String>> = crate::waits::ROWS
+            .iter()
+            .map(|(name, limit, then)| vec![(*name).to_owned(), limit.as_secs().to_string(), (*then).to_owned()])
+            .collect();
+        assert_eq!(table("## Waits of the other commands"), ours);
+    }
+
+    #[test]
+    fn codes_and_words_are_distinct() {
+        let codes: BTreeSet<u8> = Exit::ALL.iter().map(|exit| exit.code()).collect();
+        assert_eq!(codes.len(), Exit::ALL.len());
+        for exit in Exit::ALL {
+            assert_eq!(Exit::from_word(exit.word()), Some(*exit));
+        }
+    }
+
+    #[test]
+    fn a_failure_prints_its_way_out() {
+        let failure = Exit::NoDomain.fail("no domain 'web01'").hint("`xl list` shows the domains");
+        assert_eq!(failure.to_string(), "livesave: no domain 'web01'\nhint: `xl list` shows the domains");
+    }
+}

@@ -1,0 +1,150 @@
+//! Block devices and files as `snapshot::ports::BlockDevice`.
+//!
+//! A device is opened with O_DIRECT: the page cache of a volume that a backend writes to is not coherent with it. Buffers
+//! are aligned by cutting them out of a larger allocation. Files (tests, images) are read through the cache.
+
+use crate::exit::{Exit, Failure, Outcome};
+use rustix::fs::OFlags;
+use snapshot::ports::{BlockDevice, BlockIdx, IO_MAX, IoError, PAGE_SIZE};
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+/// An open device.
+#[derive(Debug)]
+pub struct Device {
+    file: File,
+    blocks: u64,
+    writable: bool,
+    bounce: Vec<u8>,
+}
+
+/// What it is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Reading, while a stub may write.
+    Read,
+    /// Making a store: nobody else may have the device.
+    Exclusive,
+}
+
+fn refusal(path: &Path, error: &io::Error) -> Failure {
+    let what = format!("{} cannot be opened: {error}", path.display());
+    match error.kind() {
+        ErrorKind::ResourceBusy => {
+            Exit::DeviceInUse.fail(what).hint("it is mounted, attached to a domain, or part of a volume group or RAID")
+        }
+        ErrorKind::NotFound => Exit::NoStore.fail(what).hint("name the store's device with --store"),
+        ErrorKind::PermissionDenied => Exit::NoStore.fail(what).hint("run livesave as root"),
+        _ => Exit::NoStore.fail(what),
+    }
+}
+
+impl Device {
+    /// Opens a block device or a regular file.
+    pub fn open(path: &Path, access: Access) -> Outcome<Self> {
+        let kind = std::fs::metadata(path).map_err(|error| refusal(path, &error))?.file_type();
+        if !kind.is_block_device() && !kind.is_file() {
+            return Err(Exit::NoStore.fail(format_args!("{} is neither a block device nor a file", path.display())));
+        }
+        let writable = access == Access::Exclusive;
+        let mut flags = OFlags::CLOEXEC;
+        if kind.is_block_device() {
+            flags |= OFlags::DIRECT;
+            // On a block device O_EXCL without O_CREAT refuses what the kernel itself has claimed (open(2)).
+            if writable {
+                flags |= OFlags::EXCL;
+            }
+        }
+        let flags = i32::try_from(flags.bits()).unwrap_or(0);
+        let options = OpenOptions::new().read(true).write(writable).custom_flags(flags).open(path);
+        let mut file = options.map_err(|error| refusal(path, &error))?;
+        let size = file.seek(SeekFrom::End(0)).map_err(|error| refusal(path, &error))?;
+        let bounce = vec![0; IO_MAX + PAGE_SIZE];
+        Ok(Self { file, blocks: size / PAGE_SIZE as u64, writable, bounce })
+    }
+
+    /// The aligned part of the bounce buffer, `len` bytes.
+    fn aligned(bounce: &mut [u8], len: usize) -> &mut [u8] {
+        let skip = bounce.as_ptr().align_offset(PAGE_SIZE);
+        &mut bounce[skip..skip + len]
+    }
+
+    fn check(&self, at: BlockIdx, len: usize) -> Result<u64, IoError> {
+        let blocks = (len / PAGE_SIZE) as u64;
+        let end = at.0.checked_add(blocks).ok_or(IoError::OutOfRange { at })?;
+        if !len.is_multiple_of(PAGE_SIZE) || len > IO_MAX || end > self.blocks {
+            return Err(IoError::OutOfRange { at });
+        }
+        Ok(at.0 * PAGE_SIZE as u64)
+    }
+}
+
+impl BlockDevice for Device {
+    fn blocks(&self) -> u64 {
+        self.blocks
+    }
+
+    fn read_only(&self) -> bool {
+        !self.writable
+    }
+
+    fn write(&mut self, at: BlockIdx, data: &[u8]) -> Result<(), IoError> {
+        if !self.writable {
+            return Err(IoError::ReadOnly);
+        }
+        let offset = self.check(at, data.len())?;
+        let buffer = Self::aligned(&mut self.bounce, data.len());
+        buffer.copy_from_slice(data);
+        self.file.write_all_at(buffer, offset).map_err(|_| IoError::Failed { at })
+    }
+
+    fn read(&mut self, at: BlockIdx, into: &mut [u8]) -> Result<(), IoError> {
+        let offset = self.check(at, into.len())?;
+        let buffer = Self::aligned(&mut self.bounce, into.len());
+        self.file.read_exact_at(buffer, offset).map_err(|_| IoError::Failed { at })?;
+        into.copy_from_slice(buffer);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), IoError> {
+        self.file.sync_all().map_err(|_| IoError::Failed { at: BlockIdx(0) })
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    pub fn scratch(name: &str, len: usize) -> std::path::PathBuf {
+        let path = std::env::temp_dir().join(format!("livesave-{}-{name}", std::process::id()));
+        std::fs::write(&path, vec![0; len]).unwrap();
+        path
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_the_end_is_the_end() {
+        let path = scratch("device", 10 * PAGE_SIZE + 100);
+        let mut device = Device::open(&path, Access::Exclusive).unwrap();
+        assert_eq!(device.blocks(), 10);
+        let data: Vec<u8> = (0..2 * PAGE_SIZE).map(|i| (i % 251) as u8).collect();
+        device.write(BlockIdx(8), &data).unwrap();
+        device.flush().unwrap();
+        let mut back = vec![0; 2 * PAGE_SIZE];
+        device.read(BlockIdx(8), &mut back).unwrap();
+        assert_eq!(back, data);
+        assert_eq!(device.write(BlockIdx(9), &data), Err(IoError::OutOfRange { at: BlockIdx(9) }));
+        assert_eq!(device.read(BlockIdx(0), &mut back[..100]), Err(IoError::OutOfRange { at: BlockIdx(0) }));
+        assert_eq!(device.read(BlockIdx(u64::MAX), &mut back), Err(IoError::OutOfRange { at: BlockIdx(u64::MAX) }));
+        let mut reader = Device::open(&path, Access::Read).unwrap();
+        assert_eq!(reader.write(BlockIdx(0), &data), Err(IoError::ReadOnly));
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_missing_device_says_so() {
+        let failure = Device::open(Path::new("/nonexistent/livesave"), Access::Read).unwrap_err();
+        assert_eq!(failure.exit, Exit::NoStore);
+    }
+}

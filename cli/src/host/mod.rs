@@ -1,0 +1,8 @@
+//! dom0 as this program needs it: xenstore, Xen, devices, files of state. Each wraps one thing and decides nothing.
+
+pub mod device;
+pub mod files;
+pub mod probe;
+pub mod tree;
+pub mod xen;
+pub mod xl;

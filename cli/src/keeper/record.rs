@@ -1,0 +1,158 @@
+//! The keeper's record on disk: what `livesave recover` has to undo if the keeper itself is killed.
+//!
+//! It is written and synced before each step that needs undoing, and removed when nothing is left to undo.
+
+use super::words::Job;
+use crate::host::files;
+use serde::{Deserialize, Serialize};
+use snapshot::keeper::Mark;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// How far the keeper had come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// Nothing to undo but the stub's log-dirty.
+    Watching,
+    /// The subscription may be on.
+    Silenced,
+    /// The guest may have been asked to suspend, and may stand.
+    Asked,
+    /// It was resumed; the subscription may be on.
+    Resumed,
+    /// The guest is fine; the stub may have left its dirty tracking on.
+    Tracking,
+    /// Nothing.
+    Done,
+}
+
+impl From<Mark> for Stage {
+    fn from(mark: Mark) -> Self {
+        match mark {
+            Mark::Watching => Self::Watching,
+            Mark::Silenced => Self::Silenced,
+            Mark::Asked => Self::Asked,
+            Mark::Resumed => Self::Resumed,
+            Mark::Done => Self::Done,
+        }
+    }
+}
+
+/// The record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Version of this file's form.
+    pub version: u32,
+    /// The keeper's process.
+    pub pid: u32,
+    /// How far it had come.
+    pub stage: Stage,
+    /// The take.
+    pub job: Job,
+}
+
+/// The form that this program writes and reads.
+pub const VERSION: u32 = 1;
+
+/// The open record of a running keeper.
+#[derive(Debug)]
+pub struct RecordFile {
+    path: PathBuf,
+    record: Record,
+}
+
+impl RecordFile {
+    /// Writes the first one.
+    pub fn create(dir: &Path, job: &Job) -> io::Result<Self> {
+        let record = Record { version: VERSION, pid: std::process::id(), stage: Stage::Watching, job: job.clone() };
+        let path = dir.join(format!("{}.json", job.token));
+        let file = Self { path, record };
+        file.write()?;
+        Ok(file)
+    }
+
+    /// Brings it up to date, durably.
+    pub fn update(&mut self, stage: Stage) -> io::Result<()> {
+        if self.record.stage == stage {
+            return Ok(());
+        }
+        self.record.stage = stage;
+        self.write()
+    }
+
+    /// Removes it: nothing is left to undo.
+    pub fn remove(self) -> io::Result<()> {
+        std::fs::remove_file(&self.path)
+    }
+
+    fn write(&self) -> io::Result<()> {
+        files::replace(&self.path, &serde_json::to_vec(&self.record)?)
+    }
+}
+
+/// Every record in the directory, with its path; what cannot be read is an error of its own.
+pub fn all(dir: &Path) -> io::Result<Vec<(PathBuf, Result<Record, String>)>> {
+    let mut records = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let record = std::fs::read(&path).map_err(|error| error.to_string()).and_then(|bytes| parse(&bytes));
+        records.push((path, record));
+    }
+    Ok(records)
+}
+
+fn parse(bytes: &[u8]) -> Result<Record, String> {
+    let record: Record = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    if record.version != VERSION || record.job.target().is_none() || record.job.stub().is_none() {
+        return Err("written by another version of livesave".to_owned());
+    }
+    Ok(record)
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    pub fn job() -> Job {
+        Job {
+            token: "00112233445566778899aabbccddeeff".to_owned(),
+            guest: "web01".to_owned(),
+            name: "n".to_owned(),
+            domid: 5,
+            handle: "4dcbc4f8-22d5-4e1b-9a5e-2a1d0b2c3d4e".to_owned(),
+            stub_domid: 2,
+            stub_handle: "11111111-2222-4333-8444-555555555555".to_owned(),
+            max_pause_ms: None,
+            hook: None,
+            hook_timeout_ms: 1,
+        }
+    }
+
+    #[test]
+    fn a_record_is_there_from_the_start_and_gone_at_the_end() {
+        let dir = std::env::temp_dir().join(format!("livesave-records-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let mut file = RecordFile::create(&dir, &job()).unwrap();
+        file.update(Stage::Asked).unwrap();
+        std::fs::write(dir.join("broken.json"), b"{").unwrap();
+        let mut found = all(&dir).unwrap();
+        found.sort_by_key(|(path, _)| path.clone());
+        assert_eq!(found[0].1.as_ref().unwrap().stage, Stage::Asked);
+        assert!(found[1].1.is_err());
+        file.remove().unwrap();
+        assert_eq!(all(&dir).unwrap().len(), 1);
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_record_of_another_version_is_not_acted_on() {
+        let mut record = Record { version: VERSION + 1, pid: 1, stage: Stage::Asked, job: job() };
+        assert!(parse(&serde_json::to_vec(&record).unwrap()).is_err());
+        record.version = VERSION;
+        assert!(parse(&serde_json::to_vec(&record).unwrap()).is_ok());
+    }
+}
