@@ -7,7 +7,13 @@ use std::time::Duration;
 
 /// Live snapshots of running Xen guests.
 #[derive(Debug, Parser)]
-#[command(name = "livesave", version, about, disable_help_subcommand = true, after_help = "Exit statuses: docs/operating/exit-codes.md")]
+#[command(
+    name = "livesave",
+    version,
+    about,
+    disable_help_subcommand = true,
+    after_help = "Exit statuses: docs/operating/exit-codes.md"
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

@@ -1,7 +1,7 @@
 //! The guest's configuration: what `xl list -l` says of it, and what `restore` changes in it.
 //!
-//! The JSON is libxl's `libxl_domain_config`; it is kept as it is, and only the few members that `restore` must change are
-//! touched. What does not have the expected shape is refused, never repaired.
+//! The JSON is libxl's `libxl_domain_config`; it is kept as it is, and only the few members that `restore` must
+//! change are touched. What does not have the expected shape is refused, never repaired.
 
 use crate::exit::{Exit, Failure, Outcome};
 use serde_json::Value;
@@ -81,6 +81,11 @@ impl Config {
     /// Its kind: `pv`, `pvh`, `hvm`.
     pub fn kind(&self) -> Option<&str> {
         self.0["c_info"]["type"].as_str()
+    }
+
+    /// A number of its build information (`max_memkb`, `max_vcpus`, `shadow_memkb`).
+    pub fn number(&self, member: &str) -> Option<u64> {
+        self.0["b_info"][member].as_u64()
     }
 
     /// Its disks.
@@ -172,7 +177,11 @@ mod tests {
     #[test]
     fn a_clone_differs_in_name_uuid_macs_and_mapped_disks_only() {
         let mut clone = config();
-        let identity = Identity { name: "web01-copy", uuid: [0x11; 16], macs: Some([0xff, 2, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]) };
+        let identity = Identity {
+            name: "web01-copy",
+            uuid: [0x11; 16],
+            macs: Some([0xff, 2, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+        };
         clone.become_another(&identity).unwrap();
         clone.map_disks(&BTreeMap::from([("xvda".to_owned(), "/dev/vg/copy".to_owned())])).unwrap();
         let golden: Value = serde_json::from_str(CLONE).unwrap();

@@ -1,7 +1,7 @@
 //! Which domain is meant: by id or by name, as `xl` reads it, against what xenstore says now.
 //!
-//! A name is looked up in `/local/domain/<N>/name`. A domain that is going away is renamed or lingers under its old name,
-//! so a name can fit twice; that is an error, never a guess.
+//! A name is looked up in `/local/domain/<N>/name`. A domain that is going away is renamed or lingers under its old
+//! name, so a name can fit twice; that is an error, never a guess.
 
 use crate::exit::{Exit, Outcome};
 use crate::host::tree::Tree;

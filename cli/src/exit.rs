@@ -152,10 +152,8 @@ mod tests {
 
     #[test]
     fn the_document_lists_exactly_the_keepers_waits() {
-        let ours: Vec<Vec<String>> = ROWS
-            .iter()
-            .map(|row| vec![row.name.to_owned(), row.seconds.to_string(), row.then.to_owned()])
-            .collect();
+        let ours: Vec<Vec<String>> =
+            ROWS.iter().map(|row| vec![row.name.to_owned(), row.seconds.to_string(), row.then.to_owned()]).collect();
         assert_eq!(table("## Waits of the keeper"), ours);
     }
 

@@ -1,7 +1,7 @@
 //! livesave: live snapshots of running Xen guests, the dom0 side.
 //!
-//! `args` is the command line, `cmd` holds a file for each command, `keeper` the process that owns a guest during a take,
-//! `host` what dom0 offers. Decisions about a guest are made in `snapshot::keeper`, never here.
+//! `args` is the command line, `cmd` holds a file for each command, `keeper` the process that owns a guest during a
+//! take, `host` what dom0 offers. Decisions about a guest are made in `snapshot::keeper`, never here.
 #![forbid(unsafe_code)]
 
 mod args;

@@ -10,7 +10,8 @@ use std::io::{self, Write};
 /// Shows an error: two lines, or JSON.
 pub fn failure(failure: &Failure, as_json: bool) {
     if as_json {
-        let value = json!({ "error": failure.exit.word(), "status": failure.exit.code(), "message": failure.what, "hint": failure.hint });
+        let (word, status) = (failure.exit.word(), failure.exit.code());
+        let value = json!({ "error": word, "status": status, "message": failure.what, "hint": failure.hint });
         // Standard error may be closed; the exit status still tells.
         let _ = writeln!(io::stderr(), "{value}");
     } else {
@@ -135,7 +136,8 @@ mod tests {
 
     #[test]
     fn a_table_aligns_and_has_no_trailing_blanks() {
-        let text = table(&["NAME", ">SIZE"], [vec!["a".to_owned(), "10".to_owned()], vec!["bcd".to_owned(), "9".to_owned()]]);
+        let text =
+            table(&["NAME", ">SIZE"], [vec!["a".to_owned(), "10".to_owned()], vec!["bcd".to_owned(), "9".to_owned()]]);
         assert_eq!(text, "NAME  SIZE\na       10\nbcd      9");
     }
 }

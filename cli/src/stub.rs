@@ -132,7 +132,10 @@ mod tests {
     #[test]
     fn a_disk_of_a_driver_domain_is_not_a_path_of_ours() {
         let mut host = host();
-        host.insert("/local/domain/2/device/vbd/51728/backend".to_owned(), "/local/domain/6/backend/vbd/2/51728".to_owned());
+        host.insert(
+            "/local/domain/2/device/vbd/51728/backend".to_owned(),
+            "/local/domain/6/backend/vbd/2/51728".to_owned(),
+        );
         host.insert("/local/domain/6/backend/vbd/2/51728/params".to_owned(), "/etc/passwd".to_owned());
         assert_eq!(store_path(&mut host, &place()).unwrap_err().exit, Exit::NoStore);
     }

@@ -4,6 +4,7 @@
 
 use super::preflight;
 use crate::args::Place;
+use crate::config::Config;
 use crate::domain;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::host::tree::{self, Tree};
@@ -13,10 +14,7 @@ use crate::{show, stub, waits};
 use serde_json::json;
 use snapshot::status::StubState;
 use std::path::Path;
-use xen_hypercall::domctl::DomainFlags;
-
-/// The least paging pool of a guest that tracks dirty pages without trouble, in pages for each MiB of its memory.
-const POOL_PAGES_PER_MIB: u64 = 1;
+use xen_hypercall::domctl::{DomainFlags, DomainInfo};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Grade {
@@ -88,17 +86,24 @@ pub fn run(guest: Option<&str>, place: &Place) -> Outcome {
 
 fn print(all: &Findings, as_json: bool) -> Outcome {
     if as_json {
-        let rows = all.0.iter().map(|f| json!({ "check": f.what, "grade": f.grade.word(), "found": f.found, "todo": f.todo }));
+        let rows =
+            all.0.iter().map(|f| json!({ "check": f.what, "grade": f.grade.word(), "found": f.found, "todo": f.todo }));
         return show::print_json(&rows.collect());
     }
-    let rows = all.0.iter().map(|f| vec![f.what.to_owned(), f.grade.word().to_owned(), f.found.clone(), f.todo.clone()]);
+    let rows =
+        all.0.iter().map(|f| vec![f.what.to_owned(), f.grade.word().to_owned(), f.found.clone(), f.todo.clone()]);
     show::print(&show::table(&["CHECK", "RESULT", "FOUND", "TO DO"], rows))
 }
 
 fn devices(all: &mut Findings) -> Option<Xen> {
     for path in ["/dev/xen/privcmd", "/dev/xen/hypercall", "/dev/xen/evtchn", "/dev/xen/xenbus"] {
         if !Path::new(path).exists() {
-            all.add("devices", Grade::Fault, format_args!("no {path}"), "boot as dom0 and load xen-privcmd and xen-evtchn");
+            all.add(
+                "devices",
+                Grade::Fault,
+                format_args!("no {path}"),
+                "boot as dom0 and load xen-privcmd and xen-evtchn",
+            );
         }
     }
     let xen = match Xen::open() {
@@ -152,7 +157,9 @@ fn stub_and_store(all: &mut Findings, xen: Option<&Xen>, tree: &mut impl Tree, p
             match node.state {
                 StubState::Idle | StubState::Busy => all.fine("stub", known),
                 StubState::Starting => all.add("stub", Grade::Warning, "still boots", "wait a few seconds"),
-                StubState::Failed => all.add("stub", Grade::Fault, &node.reason, "`xl console` shows its log; start it again"),
+                StubState::Failed => {
+                    all.add("stub", Grade::Fault, &node.reason, "`xl console` shows its log; start it again")
+                }
             }
             if let Some(Ok(Some(info))) = xen.map(|xen| xen.info(found.domain.domid, None)) {
                 if info.is_hvm() {
@@ -164,7 +171,9 @@ fn stub_and_store(all: &mut Findings, xen: Option<&Xen>, tree: &mut impl Tree, p
             }
             match node.store_id {
                 Some(id) => all.fine("store", format_args!("{id}, {}", show::size(node.blocks.saturating_mul(4096)))),
-                None => all.add("store", Grade::Fault, "the stub has none", "`livesave store init`, then start the stub"),
+                None => {
+                    all.add("store", Grade::Fault, "the stub has none", "`livesave store init`, then start the stub")
+                }
             }
         }
         Err(failure) => all.fault("stub", &failure),
@@ -181,29 +190,30 @@ fn of_guest(all: &mut Findings, xen: &Xen, tree: &mut impl Tree, word: &str) {
         Err(failure) => return all.fault("guest", &failure),
     };
     match preflight::check(xen, tree, &found) {
-        Ok(_) => all.fine("guest", format_args!("'{}' (domain {}) can be taken", found.name, found.domid)),
+        Ok(guest) => {
+            all.fine("guest", format_args!("'{}' (domain {}) can be taken", found.name, found.domid));
+            pool(all, &guest.config);
+        }
         Err(failure) => all.fault("guest", &failure),
     }
-    if let Ok(Some(info)) = xen.info(found.domid, None) {
-        if info.is_hvm() && !info.flags.contains(DomainFlags::HAP) {
-            let todo = "boot Xen with hap enabled, or use a CPU that has nested paging";
-            all.add("guest's paging", Grade::Warning, "shadow, not HAP: dirty tracking is slow", todo);
-        }
-        pool(all, xen, &info);
+    let shadow = |info: DomainInfo| info.is_hvm() && !info.flags.contains(DomainFlags::HAP);
+    if xen.info(found.domid, None).ok().flatten().is_some_and(shadow) {
+        let todo = "boot Xen with hap enabled, or use a CPU that has nested paging";
+        all.add("guest's paging", Grade::Warning, "shadow, not HAP: dirty tracking is slow", todo);
     }
     label(all, found.domid.raw());
 }
 
-fn pool(all: &mut Findings, xen: &Xen, info: &xen_hypercall::domctl::DomainInfo) {
-    let need = (info.max_pages >> 8).saturating_mul(POOL_PAGES_PER_MIB);
-    match xen.paging_pool_pages(info.domain) {
-        Ok(pages) if pages < need => {
-            let found = format!("{pages} pages, dirty tracking may need {need}");
+/// libxl's default pool: 1 MiB for each vCPU and 8 KiB for each MiB of memory (libxl_get_required_shadow_memory).
+fn pool(all: &mut Findings, config: &Config) {
+    let need = 1024 * config.number("max_vcpus").unwrap_or(1) + 8 * (config.number("max_memkb").unwrap_or(0) >> 10);
+    match config.number("shadow_memkb") {
+        Some(kib) if kib < need => {
+            let found = format!("{kib} KiB, dirty tracking may need {need}");
             all.add("guest's paging pool", Grade::Warning, found, "raise shadow_memory in its configuration");
         }
-        Ok(pages) => all.fine("guest's paging pool", format_args!("{pages} pages")),
-        // Not every version and type tells.
-        Err(_) => {}
+        Some(kib) => all.fine("guest's paging pool", format_args!("{kib} KiB")),
+        None => all.fine("guest's paging pool", "libxl's default"),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The commands, a file each. Every one returns the failure that becomes the exit status.
 
 mod cancel;
+mod dispatch;
 mod doctor;
 mod faults;
 mod preflight;
@@ -10,20 +11,4 @@ mod rm;
 mod status;
 mod take;
 
-use crate::args::{Cli, Command};
-use crate::exit::Outcome;
-use crate::keeper;
-
-/// Runs the command of this command line.
-pub fn run(cli: &Cli) -> Outcome {
-    match &cli.command {
-        Command::Take(take) => take::run(take, &cli.place),
-        Command::Rm { name } => rm::run(name, &cli.place),
-        Command::Doctor { guest } => doctor::run(guest.as_deref(), &cli.place),
-        Command::Status => status::run(&cli.place),
-        Command::Cancel => cancel::run(&cli.place),
-        Command::Recover => recover::run(&cli.place),
-        Command::Keeper => keeper::process::main(),
-        _ => todo!(),
-    }
-}
+pub use dispatch::run;

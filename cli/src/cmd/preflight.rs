@@ -136,7 +136,8 @@ mod tests {
     #[test]
     fn a_guest_without_suspend_or_with_a_request_is_refused() {
         let found = Found { domid: DomId::new(5), name: "web01".to_owned() };
-        let mut offers = tree(&[("/local/domain/5/control/feature-suspend", "1"), ("/local/domain/5/control/shutdown", "")]);
+        let mut offers =
+            tree(&[("/local/domain/5/control/feature-suspend", "1"), ("/local/domain/5/control/shutdown", "")]);
         assert_eq!(store_against(&mut offers, &found).unwrap(), None);
         offers.insert("/local/domain/5/control/shutdown".to_owned(), "reboot".to_owned());
         assert_eq!(store_against(&mut offers, &found).unwrap().unwrap().exit, Exit::Foreign);

@@ -95,8 +95,16 @@ mod tests {
     #[test]
     fn a_round_shows_pages_rate_and_dirt() {
         let mut status = Status::new(Token([0; 16]), State::Copying);
-        status.counters =
-            Counters { round: 2, rounds: 30, pages: 1000, zero: 10, dirty: 77, bytes: 4 << 20, elapsed_us: 2_000_000, ..Counters::default() };
+        status.counters = Counters {
+            round: 2,
+            rounds: 30,
+            pages: 1000,
+            zero: 10,
+            dirty: 77,
+            bytes: 4 << 20,
+            elapsed_us: 2_000_000,
+            ..Counters::default()
+        };
         assert_eq!(line(&status, 38), "round 2/30: 1000 pages sent (10 zero), 2.0 MiB/s, 77 dirty (38 pages/s)");
     }
 }

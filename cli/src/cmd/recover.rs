@@ -1,7 +1,7 @@
 //! `livesave recover`: undoes what a killed keeper, or a stub that died, left behind.
 //!
-//! It acts on the keepers' records only, and only on guests whose keeper is dead. A guest that stands is resumed only if
-//! the record says that we asked and xenstore says that the guest took our request. Doing it twice is harmless.
+//! It acts on the keepers' records only, and only on guests whose keeper is dead. A guest that stands is resumed only
+//! if the record says that we asked and xenstore says that the guest took our request. Doing it twice is harmless.
 
 use crate::args::Place;
 use crate::exit::{Exit, Outcome};
@@ -14,8 +14,8 @@ use serde_json::json;
 use snapshot::keeper::Target;
 use snapshot::status::{StubNode, StubState};
 use std::path::Path;
-use std::time::{Duration, Instant};
 use std::thread;
+use std::time::{Duration, Instant};
 use xen_drivers::xenstore::Nodes;
 use xen_hypercall::types::{DomHandle, DomId};
 
@@ -107,7 +107,9 @@ fn resume(xen: &Xen, store: &mut XenStore, domid: DomId, handle: DomHandle, deed
         Ok((standing, foreign))
     });
     match standing {
-        Ok((_, true)) => deeds.done.push("the guest stands by another tool's suspend: left alone, our request withdrawn".to_owned()),
+        Ok((_, true)) => {
+            deeds.done.push("the guest stands by another tool's suspend: left alone, our request withdrawn".to_owned())
+        }
         Ok((true, false)) => deeds.done.push("the request was withdrawn before the guest took it".to_owned()),
         Ok((false, _)) => resume_when_it_stands(xen, store, domid, handle, deeds),
         Err(error) => deeds.left.push(format!("whether the guest took the request: {error}")),
@@ -145,7 +147,9 @@ fn tracking(
         return;
     }
     match stub_at_work(xen, store, stub) {
-        Ok(true) => deeds.left.push("the stub is at work: its dirty tracking is its own; recover again when it is idle".to_owned()),
+        Ok(true) => deeds
+            .left
+            .push("the stub is at work: its dirty tracking is its own; recover again when it is idle".to_owned()),
         Err(error) => deeds.left.push(format!("what the stub does: {error}")),
         Ok(false) => match xen.log_dirty_on(domid) {
             Ok(true) => deeds.note("dirty tracking switched off", xen.log_dirty_off(domid)),
@@ -159,7 +163,8 @@ fn stub_at_work(xen: &Xen, store: &mut XenStore, (domid, handle): (DomId, DomHan
     if xen.target(domid, handle) != Target::Running {
         return Ok(false);
     }
-    let text = store.find_text(&format!("/local/domain/{domid}/data/livesave/stub")).map_err(|error| error.to_string())?;
+    let text =
+        store.find_text(&format!("/local/domain/{domid}/data/livesave/stub")).map_err(|error| error.to_string())?;
     let node = text.and_then(|text| StubNode::parse(text.as_bytes()).ok());
     Ok(node.is_some_and(|node| node.state == StubState::Busy))
 }

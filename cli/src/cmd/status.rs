@@ -4,8 +4,8 @@ use crate::args::Place;
 use crate::exit::{Exit, Outcome};
 use crate::host::{files, tree};
 use crate::keeper::record::{self, Record, Stage};
-use crate::stub::{self, Stub};
 use crate::show;
+use crate::stub::{self, Stub};
 use serde_json::{Value, json};
 use snapshot::status::{Status, StubState};
 use xen_drivers::xenstore::Nodes;
@@ -112,7 +112,8 @@ fn session_line(status: &Status) -> String {
 }
 
 fn keeper_json((record, lives): &Kept) -> Value {
-    json!({ "pid": record.pid, "alive": lives, "guest": record.job.guest, "domid": record.job.domid, "stage": record.stage })
+    let job = &record.job;
+    json!({ "pid": record.pid, "alive": lives, "guest": job.guest, "domid": job.domid, "stage": record.stage })
 }
 
 fn keeper_line((record, lives): &Kept) -> String {

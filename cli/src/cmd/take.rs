@@ -16,9 +16,13 @@ use crate::keeper::words::{Ending, Job, Note};
 use crate::stub::{self, Stub};
 use crate::{show, waits};
 use serde_json::json;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 use snapshot::names::{SnapshotName, Token};
 use snapshot::request::{self, CONFIG_CHUNK_BYTES, CONFIG_CHUNKS_MAX, Mode, Request};
 use snapshot::status::{State, Status};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use xen_drivers::xenstore::Nodes;
 use xen_hypercall::types::EvtchnPort;
@@ -46,7 +50,7 @@ pub fn run(take: &args::Take, place: &Place) -> Outcome {
     let token = Token(files::random()?);
     let job = job(take, &xen, &stub, &found, guest.info.handle.to_string(), &name, token)?;
     let mut progress = Progress::new();
-    let (link, port) = Link::start(&job)?;
+    let (mut link, port) = Link::start(&job)?;
     let asked = request::Take {
         token,
         domid: found.domid,
@@ -62,7 +66,7 @@ pub fn run(take: &args::Take, place: &Place) -> Outcome {
     say_start(&progress, &name, take.mode, &job);
     let base = stub::base(&stub.domain);
     send(&mut store, &base, &chunks, &Request::Take(asked))?;
-    let ended = follow(&mut store, &base, token, &link, &mut progress);
+    let ended = follow(&mut store, &base, token, &mut link, &mut progress);
     progress.end();
     let (status, ending) = ended?;
     judge(&status, &ending, &found.name)?;
@@ -102,7 +106,9 @@ fn chunks(config: &Config) -> Outcome<Vec<String>> {
     let mut rest = text.as_str();
     let mut chunks = Vec::new();
     while !rest.is_empty() {
-        let end = rest.floor_char_boundary(CONFIG_CHUNK_BYTES);
+        let most = CONFIG_CHUNK_BYTES.min(rest.len());
+        // A character has at most 4 bytes, so a boundary is near.
+        let end = (0..=most).rev().find(|at| rest.is_char_boundary(*at)).unwrap_or(most);
         let (chunk, tail) = rest.split_at(end);
         chunks.push(chunk.to_owned());
         rest = tail;
@@ -177,17 +183,35 @@ pub fn status_of(store: &mut XenStore, base: &str, token: Token) -> Outcome<Opti
     Ok(None)
 }
 
+/// Set by the first SIGINT or SIGTERM; the second one of a kind ends the program, and the keeper sees it go.
+fn interrupts() -> Outcome<Arc<AtomicBool>> {
+    let (asked, again) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    for signal in [SIGINT, SIGTERM] {
+        let set = flag::register_conditional_shutdown(signal, i32::from(Exit::Cancelled.code()), Arc::clone(&again))
+            .and_then(|_| flag::register(signal, Arc::clone(&again)))
+            .and_then(|_| flag::register(signal, Arc::clone(&asked)));
+        set.map_err(|error| Exit::Internal.fail(format_args!("signals: {error}")))?;
+    }
+    Ok(asked)
+}
+
 /// Follows the take to the end of both: the keeper's verdict and the stub's final word.
 fn follow(
     store: &mut XenStore,
     base: &str,
     token: Token,
-    link: &Link,
+    link: &mut Link,
     progress: &mut Progress,
 ) -> Outcome<(Option<Status>, Ending)> {
     let (mut status, mut ending): (Option<Status>, Option<(Ending, Instant)>) = (None, None);
     let mut heard = Instant::now();
+    let interrupted = interrupts()?;
     loop {
+        if interrupted.swap(false, Ordering::SeqCst) {
+            progress.say("cancelling");
+            // A keeper that does not hear it sees us go.
+            let _ = link.cancel();
+        }
         while let Some(note) = if ending.is_none() { link.poll()? } else { None } {
             match note {
                 Note::Suspended => progress.say("the guest stands"),
@@ -218,7 +242,8 @@ fn follow(
 fn judge(status: &Option<Status>, ending: &Ending, guest: &str) -> Outcome {
     use snapshot::keeper::Reason;
     let ours = link::judge(ending, guest);
-    let theirs = status.as_ref().filter(|status| status.state.is_final()).and_then(|status| faults::judge(status, "the take"));
+    let theirs =
+        status.as_ref().filter(|status| status.state.is_final()).and_then(|status| faults::judge(status, "the take"));
     let stub_knows = matches!(ending.cause(), Some(Reason::StubGaveUp | Reason::NotCaptured));
     match (ours, theirs) {
         (Some(_), Some(theirs)) if !ending.stuck && stub_knows => Err(theirs),
@@ -231,13 +256,7 @@ fn judge(status: &Option<Status>, ending: &Ending, guest: &str) -> Outcome {
     }
 }
 
-fn report(
-    name: &SnapshotName,
-    mode: args::Mode,
-    status: &Option<Status>,
-    ending: &Ending,
-    as_json: bool,
-) -> Outcome {
+fn report(name: &SnapshotName, mode: args::Mode, status: &Option<Status>, ending: &Ending, as_json: bool) -> Outcome {
     let c = status.as_ref().map(|status| status.counters).unwrap_or_default();
     let parts = [ending.freeze_us, ending.capture_us, ending.resume_us].map(|part| part.unwrap_or(0));
     let total: u64 = parts.iter().sum();
@@ -254,17 +273,20 @@ fn report(
         }));
     }
     let row = |what: &str, value: String| vec![what.to_owned(), value];
-    show::print(&show::table(&["snapshot", &name.to_string()], [
-        row("mode", mode.to_string()),
-        row("rounds", c.round.to_string()),
-        row("pages sent", format!("{} ({} zero, {} skipped) of {}", c.pages, c.zero, c.skipped, c.memory)),
-        row("bytes", show::size(c.bytes)),
-        row("total time", show::time(c.elapsed_us)),
-        row("pause", show::time(total)),
-        row("  guest freezes", show::time(parts[0])),
-        row("  capture", format!("{} ({} pages)", show::time(parts[1]), c.pause_pages)),
-        row("  resume", show::time(parts[2])),
-    ]))
+    show::print(&show::table(
+        &["snapshot", &name.to_string()],
+        [
+            row("mode", mode.to_string()),
+            row("rounds", c.round.to_string()),
+            row("pages sent", format!("{} ({} zero, {} skipped) of {}", c.pages, c.zero, c.skipped, c.memory)),
+            row("bytes", show::size(c.bytes)),
+            row("total time", show::time(c.elapsed_us)),
+            row("pause", show::time(total)),
+            row("  guest freezes", show::time(parts[0])),
+            row("  capture", format!("{} ({} pages)", show::time(parts[1]), c.pause_pages)),
+            row("  resume", show::time(parts[2])),
+        ],
+    ))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Block devices and files as `snapshot::ports::BlockDevice`.
 //!
-//! A device is opened with O_DIRECT: the page cache of a volume that a backend writes to is not coherent with it. Buffers
-//! are aligned by cutting them out of a larger allocation. Files (tests, images) are read through the cache.
+//! A device is opened with O_DIRECT: the page cache of a volume that a backend writes to is not coherent with it.
+//! Buffers are aligned by cutting them out of a larger allocation. Files (tests, images) are read through the cache.
 
 use crate::exit::{Exit, Failure, Outcome};
 use rustix::fs::OFlags;

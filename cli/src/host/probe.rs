@@ -1,7 +1,7 @@
 //! Does a device carry anything? Asked before `store init` writes the first byte.
 //!
-//! Two nets: the magic numbers of what is commonly found on disks, by name, and then anything at all that is not zero in
-//! the first and the last MiB. A device that passes both is empty for all that can be known cheaply.
+//! Two nets: the magic numbers of what is commonly found on disks, by name, and then anything at all that is not zero
+//! in the first and the last MiB. A device that passes both is empty for all that can be known cheaply.
 
 use snapshot::ports::{BlockDevice, BlockIdx, IO_MAX, IoError, PAGE_SIZE};
 

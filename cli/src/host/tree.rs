@@ -63,10 +63,8 @@ impl Tree for BTreeMap<String, String> {
 
     fn list(&mut self, path: &str) -> Outcome<Vec<String>> {
         let prefix = format!("{path}/");
-        let mut names: Vec<String> = self
-            .keys()
-            .filter_map(|key| key.strip_prefix(&prefix)?.split('/').next().map(str::to_owned))
-            .collect();
+        let mut names: Vec<String> =
+            self.keys().filter_map(|key| key.strip_prefix(&prefix)?.split('/').next().map(str::to_owned)).collect();
         names.dedup();
         Ok(names)
     }

@@ -62,7 +62,8 @@ impl Xen {
         }
     }
 
-    /// How the target stands. An error of the call itself is taken for "running": nothing follows from it but deadlines.
+    /// How the target stands. An error of the call itself is taken for "running": nothing follows from it but
+    /// deadlines.
     pub fn target(&self, domid: DomId, handle: DomHandle) -> Target {
         match self.info(domid, Some(handle)) {
             Ok(None) => Target::Gone,

@@ -140,8 +140,8 @@ impl Desk {
         self.seen.done = Some(Completion { seq, outcome });
     }
 
-    /// After a stub that died or fell silent: switches its dirty tracking off if it is dead. True: it may still be on, and
-    /// the record has to stay for `livesave recover`.
+    /// After a stub that died or fell silent: switches its dirty tracking off if it is dead. True: it may still be
+    /// on, and the record has to stay for `livesave recover`.
     pub fn tracking_may_be_on(&self, report: &Report) -> bool {
         let (domid, handle) = self.target;
         let silent = report.verdict == Verdict::Void(Reason::StubSilent);

@@ -85,7 +85,10 @@ mod tests {
 
     #[test]
     fn its_status_is_told_and_it_knows_the_guest() {
-        assert!(run("test $LIVESAVE_DOMID = 5 && test $LIVESAVE_PHASE = suspended && test $LIVESAVE_GUEST = web01", false));
+        assert!(run(
+            "test $LIVESAVE_DOMID = 5 && test $LIVESAVE_PHASE = suspended && test $LIVESAVE_GUEST = web01",
+            false
+        ));
         assert!(!run("exit 3", false));
     }
 

@@ -1,7 +1,7 @@
 //! The keeper as a process: the executor around `snapshot::keeper::Machine`, and the CLI's end of it.
 //!
-//! `process` runs in the keeper, `link` in the CLI; `words` is what they say to each other. The keeper must never wait for
-//! xenstored, the stub or the CLI while the guest stands: those waits live in threads of their own.
+//! `process` runs in the keeper, `link` in the CLI; `words` is what they say to each other. The keeper must never
+//! wait for xenstored, the stub or the CLI while the guest stands: those waits live in threads of their own.
 
 mod desk;
 mod errands;

@@ -98,7 +98,9 @@ struct Keeper {
 fn held(name: &str, whose: &str) -> Outcome<Lock> {
     files::lock(name)?.ok_or_else(|| {
         let what = format!("another keeper is responsible for {whose}");
-        Exit::Busy.fail(what).hint("`livesave status` shows it; one that waits for a late suspend ends after 10 minutes")
+        Exit::Busy
+            .fail(what)
+            .hint("`livesave status` shows it; one that waits for a late suspend ends after 10 minutes")
     })
 }
 
@@ -160,7 +162,10 @@ impl Keeper {
     }
 }
 
-fn along(sender: &mpsc::Sender<Event>, body: impl FnOnce(mpsc::Sender<Event>) + Send) -> impl FnOnce() + Send {
+fn along<F: FnOnce(mpsc::Sender<Event>) + Send>(
+    sender: &mpsc::Sender<Event>,
+    body: F,
+) -> impl FnOnce() + Send + use<F> {
     let sender = sender.clone();
     move || body(sender)
 }

@@ -1,6 +1,7 @@
 //! The keeper's state and the bookkeeping that all phases share.
 //!
-//! One step is one action. A command's end is matched by number, so a late answer of another phase changes nothing. The first reason for a void wins and is never changed.
+//! One step is one action. A command's end is matched by number, so a late answer of another phase changes nothing.
+//! The first reason for a void wins and is never changed.
 
 use super::deadlines::Deadlines;
 use super::words::{Action, Cli, Command, Observation, Outcome, Pace, Reason, Stub, Target, Verdict};

@@ -242,7 +242,8 @@ impl Machine {
                 self.standing = false;
                 self.acked = true;
             }
-            // Unknown, and it stands: as in `owning`, ours. A fresh read could see our own withdrawal and prove nothing.
+            // Unknown, and it stands: as in `owning`, ours. A fresh read could see our own withdrawal and prove
+            // nothing.
             Some(_) if seen.target == Target::Suspended && !self.foreign => return self.begin_pause(now, seen),
             Some(_) if self.tries < TRIES_MAX => return self.command(now, Command::Withdraw),
             Some(_) => {}
@@ -306,7 +307,8 @@ impl Machine {
         self.leave(now, seen)
     }
 
-    /// The guest runs. The edge says "I need it no more", which a stub also sends when it gives up: only the status tells.
+    /// The guest runs. The edge says "I need it no more", which a stub also sends when it gives up: only the status
+    /// tells.
     pub(super) fn settling(&mut self, now: Duration, seen: &Observation) -> Action {
         if seen.stub == Stub::Captured {
             self.verdict = Some(Verdict::Resumed);

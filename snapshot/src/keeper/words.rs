@@ -1,6 +1,7 @@
 //! The keeper's vocabulary: what it may see, what it may ask for, how it judges.
 //!
-//! Nothing here decides. Every value that came from a peer has been read once and checked before it becomes one of these.
+//! Nothing here decides. Every value that came from a peer has been read once and checked before it becomes one of
+//! these.
 
 use core::time::Duration;
 
@@ -93,8 +94,8 @@ pub struct Completion {
     pub outcome: Outcome,
 }
 
-/// All that the keeper sees in one step, one completion at a time. The caller drains events first and looks at `target` last: then an edge that
-/// follows a suspend is never seen before it.
+/// All that the keeper sees in one step, one completion at a time. The caller drains events first and looks at
+/// `target` last: then an edge that follows a suspend is never seen before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Observation {
     /// The target.

@@ -2,8 +2,7 @@
 //!
 //! It holds the truth the keeper cannot see (who suspended the guest) and refuses what must never happen.
 
-use super::super::{Action, Cli, Command, Completion, Control, Deadlines, Hook, Machine, Observation, Outcome, Pace};
-use super::super::{Reason, Report, Stub, Target, Verdict};
+use crate::keeper::{Cli, Command, Completion, Control, Deadlines, Hook, Observation, Outcome, Stub, Target, Verdict};
 use core::time::Duration;
 use std::format;
 use std::string::String;
@@ -48,82 +47,37 @@ pub struct Manners {
     pub suspend: Option<u64>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    None,
-    CliDies,
-    CliCancels,
-    StubDies,
-    StubGivesUp,
-    StubHangs,
-    GuestDestroyed,
-    GuestPowersOff,
-    ForeignSuspend,
-    ForeignResume,
-    XenstoreHangs,
-    XenstoreStalls,
-    RequestOverwritten,
-    HookFails,
-    HookHangs,
-    ResumeRefusedOnce,
-    ResumeRefused,
-    SubscribeRefused,
-    SpuriousEdge,
-}
-
-pub const FAULTS: [Fault; 19] = [
-    Fault::None,
-    Fault::CliDies,
-    Fault::CliCancels,
-    Fault::StubDies,
-    Fault::StubGivesUp,
-    Fault::StubHangs,
-    Fault::GuestDestroyed,
-    Fault::GuestPowersOff,
-    Fault::ForeignSuspend,
-    Fault::ForeignResume,
-    Fault::XenstoreHangs,
-    Fault::XenstoreStalls,
-    Fault::RequestOverwritten,
-    Fault::HookFails,
-    Fault::HookHangs,
-    Fault::ResumeRefusedOnce,
-    Fault::ResumeRefused,
-    Fault::SubscribeRefused,
-    Fault::SpuriousEdge,
-];
-
 /// How long a stall of xenstored lasts.
-const STALL_MS: u64 = 25;
+pub const STALL_MS: u64 = 25;
 
 pub struct World {
     pub t: u64,
     pub guest: Guest,
-    manners: Manners,
-    node: &'static str,
-    ack_at: Option<u64>,
-    suspend_at: Option<u64>,
-    foreign_word: bool,
-    foreign_resume_at: u64,
+    pub manners: Manners,
+    pub node: &'static str,
+    pub ack_at: Option<u64>,
+    pub suspend_at: Option<u64>,
+    pub foreign_word: bool,
+    pub foreign_resume_at: u64,
     pub subscribed: bool,
-    stub: Stub,
-    shown: Stub,
-    stamp: u32,
-    stub_hangs: bool,
-    captured_at: Option<u64>,
-    status_at: Option<u64>,
-    edge: bool,
-    xenstore_back: u64,
-    control: Control,
-    cli: Cli,
-    hook: Hook,
-    hook_at: Option<u64>,
-    hook_fails: bool,
-    hook_hangs: bool,
-    resume_refused: u32,
-    subscribe_refused: bool,
-    queue: Vec<(u32, Command)>,
-    done: Option<Completion>,
+    pub stub: Stub,
+    pub shown: Stub,
+    pub stamp: u32,
+    pub stub_hangs: bool,
+    pub captured_at: Option<u64>,
+    pub status_at: Option<u64>,
+    pub edge: bool,
+    pub xenstore_back: u64,
+    pub control: Control,
+    pub cli: Cli,
+    pub hook: Hook,
+    pub hook_at: Option<u64>,
+    pub hook_fails: bool,
+    pub hook_hangs: bool,
+    pub resume_refused: u32,
+    pub subscribe_refused: bool,
+    pub queue: Vec<(u32, Command)>,
+    pub done: Option<Completion>,
     pub verdicts: Vec<Verdict>,
     pub resumes: u32,
     pub stood_by_us: u64,
@@ -171,50 +125,6 @@ impl World {
 
     fn xenstore(&self) -> bool {
         self.t >= self.xenstore_back
-    }
-
-    pub fn inject(&mut self, fault: Fault) {
-        match fault {
-            Fault::None => {}
-            Fault::CliDies => self.cli = Cli::Gone,
-            Fault::CliCancels => self.cli = Cli::Cancels,
-            Fault::StubDies => self.stub = Stub::Gone,
-            Fault::StubGivesUp if self.stub != Stub::Gone => {
-                self.stub = Stub::GaveUp;
-                self.edge = true;
-            }
-            Fault::StubGivesUp => {}
-            Fault::StubHangs => self.stub_hangs = true,
-            Fault::GuestDestroyed => self.guest = Guest::Gone,
-            Fault::GuestPowersOff if self.guest == Guest::Running => self.guest = Guest::Stopped,
-            Fault::GuestPowersOff => {}
-            // After the guest took our word its suspend is ours, whoever else wished for one.
-            // A resume and a suspend between two looks cannot be told from nothing at all.
-            Fault::ForeignSuspend if self.foreign_resume_at == self.t => {}
-            Fault::ForeignSuspend if self.guest == Guest::Running && self.suspend_at.is_none() => {
-                self.guest = Guest::Suspended(Who::Foreign);
-                self.ack_at = None;
-            }
-            Fault::ForeignSuspend => {}
-            Fault::ForeignResume if matches!(self.guest, Guest::Suspended(_)) => {
-                self.guest = Guest::Running;
-                self.foreign_resume_at = self.t;
-            }
-            Fault::ForeignResume => {}
-            Fault::XenstoreHangs => self.xenstore_back = u64::MAX,
-            Fault::XenstoreStalls => self.xenstore_back = self.xenstore_back.max(self.t + STALL_MS),
-            Fault::RequestOverwritten => {
-                self.node = "poweroff";
-                self.foreign_word = true;
-                self.ack_at = None;
-            }
-            Fault::HookFails => self.hook_fails = true,
-            Fault::HookHangs => self.hook_hangs = true,
-            Fault::ResumeRefusedOnce => self.resume_refused = self.resume_refused.max(1),
-            Fault::ResumeRefused => self.resume_refused = u32::MAX,
-            Fault::SubscribeRefused => self.subscribe_refused = true,
-            Fault::SpuriousEdge => self.edge = true,
-        }
     }
 
     /// One millisecond of everybody but the keeper.
@@ -387,82 +297,5 @@ impl World {
             }
             _ => Outcome::Ok,
         }
-    }
-}
-
-pub struct Run {
-    pub world: World,
-    pub report: Report,
-    pub only_late_at: Option<u64>,
-}
-
-/// Runs a take to its end, each fault at its millisecond.
-pub fn run(manners: Manners, with_hook: bool, deadlines: Deadlines, faults: &[(u64, Fault)]) -> Run {
-    let mut world = World::new(manners);
-    let mut machine = Machine::new(deadlines, with_hook);
-    let mut only_late_at = None;
-    for _ in 0..20_000_u32 {
-        for (at, fault) in faults {
-            if *at == world.t {
-                world.inject(*fault);
-            }
-        }
-        let mut acted = 0;
-        loop {
-            match machine.step(ms(world.t), &world.look()) {
-                Action::Do(seq, command) => {
-                    assert!(!command.needs_record() || machine.mark() != super::super::Mark::Watching, "{command:?}");
-                    world.act(seq, command);
-                }
-                Action::Wait(Pace::Tight | Pace::Easy) => break,
-                Action::Finish => return Run { report: machine.report(), world, only_late_at },
-            }
-            acted += 1;
-            assert!(acted < 20, "the keeper never rests: {machine:?}");
-        }
-        if machine.only_late() {
-            only_late_at = only_late_at.or(Some(world.t));
-        }
-        world.tick();
-    }
-    panic!("the keeper never finishes: {machine:?}");
-}
-
-/// What must hold at the end of every run.
-pub fn check(run: &Run, faults: &[(u64, Fault)], what: &str) {
-    let had = |fault: Fault| faults.iter().any(|(_, f)| *f == fault);
-    let w = &run.world;
-    assert!(w.broken.is_empty(), "{what}: {:?}", w.broken);
-    if w.guest == Guest::Suspended(Who::Us) {
-        assert!(had(Fault::ResumeRefused) && run.report.stuck, "{what}: left stopped by us");
-    }
-    if w.subscribed {
-        assert!(w.guest == Guest::Gone, "{what}: still subscribed");
-    }
-    // The same word may be written again (a resume interrupted the first try); another word never.
-    let first = w.verdicts.first();
-    assert!(w.verdicts.iter().all(|v| Some(v) == first), "{what}: two verdicts {:?}", w.verdicts);
-    if !had(Fault::XenstoreHangs) {
-        assert_eq!(first, Some(&run.report.verdict), "{what}: the verdict that was given");
-    }
-    if run.report.verdict == Verdict::Resumed {
-        assert_eq!(w.resumes, 1, "{what}");
-        assert!(w.captured_before_resume, "{what}: resumed before captured");
-        assert!(w.hook != Hook::Failed && w.hook != Hook::Running, "{what}: hook {:?}", w.hook);
-    }
-    assert!(w.resumes <= 1, "{what}: resumed {} times", w.resumes);
-    if !had(Fault::ResumeRefused) && !had(Fault::XenstoreHangs) && !had(Fault::XenstoreStalls) {
-        assert!(w.stood_by_us <= 30 + 25, "{what}: stood {} ms", w.stood_by_us);
-    }
-    // A request left behind would bite later.
-    if w.node == "suspend" {
-        assert!(run.report.standing || matches!(w.guest, Guest::Gone | Guest::Stopped), "{what}: request left");
-    }
-}
-
-pub fn void(run: &Run) -> Option<Reason> {
-    match run.report.verdict {
-        Verdict::Void(reason) => Some(reason),
-        Verdict::Resumed => None,
     }
 }
