@@ -30,6 +30,17 @@ pub struct Images {
     pub dom0: PathBuf,
     /// The compiled FLASK policy.
     pub policy: PathBuf,
+    /// A directory that becomes the scratch disk's content.
+    pub scratch: PathBuf,
+}
+
+/// What a disk carries at boot.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// Zeros.
+    Zeros,
+    /// ext4 with a copy of this directory.
+    Ext4(PathBuf),
 }
 
 /// A disk of dom0, made anew (sparse) for each boot.
@@ -39,8 +50,8 @@ pub struct Disk {
     pub name: String,
     /// Its size.
     pub mib: u64,
-    /// Whether it carries an empty ext4; otherwise zeros.
-    pub ext4: bool,
+    /// What it carries.
+    pub content: Content,
 }
 
 /// What to boot.
@@ -69,8 +80,8 @@ impl Spec {
     #[must_use]
     pub fn new(images: Images, dir: PathBuf) -> Self {
         let disks = vec![
-            Disk { name: "store.raw".into(), mib: 4096, ext4: false },
-            Disk { name: "scratch.raw".into(), mib: 8192, ext4: true },
+            Disk { name: "store.raw".into(), mib: 4096, content: Content::Zeros },
+            Disk { name: "scratch.raw".into(), mib: 8192, content: Content::Ext4(images.scratch.clone()) },
         ];
         Self {
             images,
@@ -111,9 +122,10 @@ impl Spec {
         arguments
     }
 
+    /// `eager-fpu`: under TCG, Xen's lazy switching now and then leaves a guest with another one's SSE registers.
     fn xen_line(&self) -> String {
         format!(
-            "console=com1 com1=115200,8n1 dom0_mem={0}M,max:{0}M loglvl=all guest_loglvl=all ucode=no spec-ctrl=no \
+            "console=com1 com1=115200,8n1 dom0_mem={0}M,max:{0}M loglvl=all guest_loglvl=all ucode=no spec-ctrl=no,eager-fpu \
              pv-l1tf=off flask=enforcing {1}",
             self.dom0_mib, self.xen_extra
         )
@@ -212,8 +224,9 @@ fn make_disk(dir: &Path, disk: &Disk) -> Result<()> {
     let path = dir.join(&disk.name);
     let file = File::create(&path).with_context(|| disk.name.clone())?;
     file.set_len(disk.mib << 20).with_context(|| disk.name.clone())?;
-    if disk.ext4 {
-        let mkfs = Command::new("mkfs.ext4").args(["-q", "-F", "-O", "^has_journal"]).arg(&path).status();
+    if let Content::Ext4(from) = &disk.content {
+        let mkfs =
+            Command::new("mkfs.ext4").args(["-q", "-F", "-O", "^has_journal", "-d"]).arg(from).arg(&path).status();
         ensure!(mkfs.context("mkfs.ext4")?.success(), "mkfs.ext4 {}", path.display());
     }
     Ok(())
@@ -231,7 +244,8 @@ mod tests {
 
     #[test]
     fn the_command_line_enforces_flask_and_names_the_policy_last() {
-        let images = Images { xen: "x".into(), vmlinuz: "v".into(), dom0: "d".into(), policy: "p".into() };
+        let images =
+            Images { xen: "x".into(), vmlinuz: "v".into(), dom0: "d".into(), policy: "p".into(), scratch: "s".into() };
         let arguments = Spec::new(images, "/nowhere".into()).arguments();
         let after = |name: &str| {
             let at = arguments.iter().position(|word| word == name).unwrap();

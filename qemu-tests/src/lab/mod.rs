@@ -8,4 +8,4 @@ mod machine;
 pub use client::{Output, Port};
 pub use guest::{Counter, Guest, GuestKind, GuestSpec};
 pub use handle::{Background, Lab};
-pub use machine::{Disk, Images, Machine, Spec};
+pub use machine::{Content, Disk, Images, Machine, Spec};

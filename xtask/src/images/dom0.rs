@@ -9,10 +9,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::images::programs;
+use crate::images::{kernel, programs};
 use crate::packages;
 use crate::paths;
-use crate::sh::{cmd, heading, read};
+use crate::sh::{cmd, read};
 
 /// Tools and the libraries that they link; the kernel is added to these.
 const PACKAGES: [&str; 24] = [
@@ -84,9 +84,11 @@ const PROFILE: &str = "export PATH=/usr/lib/xen-4.17/bin:/usr/sbin:/usr/bin:/sbi
 /// The files that a machine boots from, besides the hypervisor and its policy.
 pub struct Dom0 {
     /// Debian's kernel, for dom0 and the guests.
-    pub vmlinuz: PathBuf,
+    pub kernel: PathBuf,
     /// The initramfs.
     pub image: PathBuf,
+    /// The scratch disk's content.
+    pub scratch: PathBuf,
 }
 
 /// Builds both images.
@@ -95,19 +97,26 @@ pub fn build() -> Result<Dom0> {
     let release = kernel_release(&debian)?;
     let programs = programs::build("qemu-tests")?;
     let images = paths::target_dir("images")?;
-    let vmlinuz = debian.join("boot").join(format!("vmlinuz-{release}"));
-    let guest = images.join("guest.img");
-    pack_guest(&programs.join("guest"), &guest)?;
+    let kernel = kernel::unpacked(&debian.join("boot").join(format!("vmlinuz-{release}")))?;
     let image = images.join("dom0.img");
-    let inputs = [programs.join("agent"), guest.clone(), debian.join("../done"), paths::root().join(file!())];
-    if is_newer(&image, &inputs) {
-        println!("dom0 image: {} (up to date)", image.display());
-    } else {
-        heading("dom0 image");
-        let stage = stage(&debian, &release, &programs, &guest)?;
+    let inputs = [programs.join("agent"), debian.join("../done"), paths::root().join(file!())];
+    if !is_newer(&image, &inputs) {
+        let stage = stage(&debian, &release, &programs)?;
         pack(&stage, &image)?;
     }
-    Ok(Dom0 { vmlinuz, image })
+    Ok(Dom0 { scratch: scratch(&programs, &kernel)?, kernel, image })
+}
+
+/// What guests boot from lies on the scratch disk: in the initramfs it would be copied about at each boot.
+fn scratch(programs: &Path, kernel: &Path) -> Result<PathBuf> {
+    let stage = paths::target_dir("stage")?.join("scratch");
+    fs::create_dir_all(stage.join("boot")).context("scratch")?;
+    pack_guest(&programs.join("guest"), &stage.join("boot/guest.img"))?;
+    let copied = stage.join("boot/vmlinux");
+    if !is_newer(&copied, &[kernel.to_owned()]) {
+        copy(kernel, &copied)?;
+    }
+    Ok(stage)
 }
 
 fn debian() -> Result<PathBuf> {
@@ -151,7 +160,7 @@ fn pack_guest(program: &Path, image: &Path) -> Result<()> {
     pack(&stage, image)
 }
 
-fn stage(debian: &Path, release: &str, programs: &Path, guest: &Path) -> Result<PathBuf> {
+fn stage(debian: &Path, release: &str, programs: &Path) -> Result<PathBuf> {
     let stage = fresh_stage("dom0", &DIRECTORIES)?;
     for tree in ["etc/xen", TOOLS, LIBRARIES, "lib/x86_64-linux-gnu", "lib64", "usr/bin"] {
         copy_tree(&debian.join(tree), &stage.join(tree))?;
@@ -160,8 +169,6 @@ fn stage(debian: &Path, release: &str, programs: &Path, guest: &Path) -> Result<
     copy(&debian.join("bin/busybox"), &stage.join("bin/busybox"))?;
     copy(&debian.join("bin/bash"), &stage.join("bin/bash"))?;
     copy(&programs.join("agent"), &stage.join("bin/agent"))?;
-    copy(guest, &stage.join("boot/guest.img"))?;
-    copy(&debian.join("boot").join(format!("vmlinuz-{release}")), &stage.join("boot/vmlinuz"))?;
     link_tools(&stage)?;
     applets(&stage)?;
     add_modules(&debian.join("lib/modules").join(release), &stage)?;
@@ -169,7 +176,14 @@ fn stage(debian: &Path, release: &str, programs: &Path, guest: &Path) -> Result<
     write(&stage.join("etc/profile"), PROFILE)?;
     write(&stage.join("etc/passwd"), "root::0:0:root:/root:/bin/sh\n")?;
     write(&stage.join("etc/group"), "root:x:0:\n")?;
-    for (name, to) in [("init", "/bin/busybox"), ("var/run", "/run"), ("var/lock", "/run/lock")] {
+    let links = [
+        ("init", "/bin/busybox"),
+        ("var/run", "/run"),
+        ("var/lock", "/run/lock"),
+        ("boot/vmlinuz", "/scratch/boot/vmlinux"),
+        ("boot/guest.img", "/scratch/boot/guest.img"),
+    ];
+    for (name, to) in links {
         symlink(to, stage.join(name)).with_context(|| name.to_owned())?;
     }
     Ok(stage)
@@ -245,9 +259,9 @@ fn dependencies(module: &[u8]) -> Vec<String> {
     String::from_utf8_lossy(value).split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
-/// Packs a directory as a gzipped cpio whose files belong to root.
+/// Packs a directory as a cpio whose files belong to root. Not compressed: QEMU loads it faster than dom0 unpacks.
 fn pack(stage: &Path, image: &Path) -> Result<()> {
-    let script = "find . | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0 --reproducible | gzip -1 > \"$1\"";
+    let script = "find . | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0 --reproducible > \"$1\"";
     let partial = image.with_extension("partial");
     read(cmd("sh", &["-c", script, "sh"]).arg(&partial).current_dir(stage))?;
     fs::rename(&partial, image).with_context(|| image.display().to_string())?;

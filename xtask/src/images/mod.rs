@@ -2,6 +2,7 @@
 
 pub mod dom0;
 pub mod hypervisor;
+pub mod kernel;
 pub mod policy;
 pub mod programs;
 pub mod stubdom;
@@ -17,5 +18,5 @@ pub fn build() -> Result<Images> {
     let hypervisor = hypervisor::build()?;
     let policy = policy::build(&hypervisor)?;
     let dom0 = dom0::build()?;
-    Ok(Images { xen: hypervisor.xen, vmlinuz: dom0.vmlinuz, dom0: dom0.image, policy })
+    Ok(Images { xen: hypervisor.xen, vmlinuz: dom0.kernel, dom0: dom0.image, policy, scratch: dom0.scratch })
 }

@@ -3,12 +3,15 @@
 //! Its last line on the console says whether dom0 is usable. A step that fails is reported and the next is tried: a
 //! half-booted dom0 with a shell tells more than a dead one.
 
+use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{fs, thread};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::mount::{MountFlags, mount};
+use rustix::system::finit_module;
 
 /// How long a daemon may take until it answers. Emulation on a busy machine is slow.
 const DAEMON_WAIT_MAX: Duration = Duration::from_secs(60);
@@ -21,7 +24,7 @@ type Step = (&'static str, fn() -> Result<()>);
 const STEPS: [Step; 6] = [
     ("mounts", mounts),
     ("modules", modules),
-    ("xenfs", || shell("mount -t xenfs xenfs /proc/xen")),
+    ("xenfs", xenfs),
     ("xenstored", xenstored),
     ("xenconsoled", xenconsoled),
     ("disks", disks),
@@ -46,27 +49,49 @@ fn shell(command: &str) -> Result<()> {
     Ok(())
 }
 
+/// What is mounted where. xenconsoled allocates a pty for every guest: without devpts it dies at the first one.
+const MOUNTS: [(&str, &str); 6] = [
+    ("proc", "/proc"),
+    ("sysfs", "/sys"),
+    ("devtmpfs", "/dev"),
+    ("devpts", "/dev/pts"),
+    ("tmpfs", "/run"),
+    ("tmpfs", "/tmp"),
+];
+const DIRECTORIES: [&str; 5] = ["/run/xen", "/run/lock", "/run/xenstored", "/var/lib/xen", "/var/log/xen/console"];
+
+// Starting a process takes half a second under emulation, so what can be a system call is one.
 fn mounts() -> Result<()> {
-    // xenconsoled allocates a pty for every guest: without devpts it dies at the first one.
-    shell(
-        "mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev; mkdir -p /dev/pts /dev/shm; \
-         mount -t devpts devpts /dev/pts; mount -t tmpfs tmpfs /run; mount -t tmpfs tmpfs /tmp; \
-         mkdir -p /run/xen /run/lock /run/xenstored /var/lib/xen /var/log/xen/console; \
-         ip link set lo up; hostname lab; dmesg -n 4",
-    )
+    for (kind, at) in MOUNTS {
+        fs::create_dir_all(at).context(at)?;
+        mount(kind, at, kind, MountFlags::empty(), None).context(at)?;
+    }
+    for directory in DIRECTORIES {
+        fs::create_dir_all(directory).context(directory)?;
+    }
+    fs::write("/proc/sys/kernel/hostname", "lab").context("hostname")?;
+    fs::write("/proc/sys/kernel/printk", "4").context("printk")
 }
 
 /// The list is in the order of the modules' dependencies; the image's builder sorted it.
 fn modules() -> Result<()> {
     let list = fs::read_to_string("/etc/modules.list").context("/etc/modules.list")?;
-    let failed: Vec<&str> = list.lines().filter(|path| shell(&format!("insmod {path}")).is_err()).collect();
-    ensure!(failed.is_empty(), "insmod of {failed:?}");
-    Ok(())
+    list.lines().try_for_each(load).context("modules")
+}
+
+fn load(path: &str) -> Result<()> {
+    let file = File::open(path).with_context(|| path.to_owned())?;
+    finit_module(&file, c"", 0).with_context(|| path.to_owned())
+}
+
+fn xenfs() -> Result<()> {
+    mount("xenfs", "/proc/xen", "xenfs", MountFlags::empty(), None).context("xenfs")
 }
 
 fn xenstored() -> Result<()> {
     shell(&format!("{} --pid-file /run/xen/xenstored.pid", xenstored_name()?))?;
-    wait_for("xenstored", || shell("xenstore-exists / 2>/dev/null").is_ok())?;
+    // The daemon writes its pid when it is ready to answer.
+    wait_for("xenstored", || Path::new("/run/xen/xenstored.pid").exists())?;
     shell("/usr/lib/xen-4.17/bin/xen-init-dom0 >/dev/null")
 }
 
@@ -81,14 +106,16 @@ fn xenstored_name() -> Result<&'static str> {
 }
 
 fn xenconsoled() -> Result<()> {
-    shell("/usr/lib/xen-4.17/bin/xenconsoled --log=all --log-dir=/var/log/xen/console --pid-file=/run/xen/xenconsoled.pid")?;
+    shell(
+        "/usr/lib/xen-4.17/bin/xenconsoled --log=all --log-dir=/var/log/xen/console --pid-file=/run/xen/xenconsoled.pid",
+    )?;
     wait_for("xenconsoled", || Path::new("/run/xen/xenconsoled.pid").exists())
 }
 
 /// The first disk is raw, for a store; the second is scratch space with a filesystem. Both are optional.
 fn disks() -> Result<()> {
     if Path::new("/dev/vdb").exists() {
-        shell("mkdir -p /scratch && mount /dev/vdb /scratch")?;
+        mount("/dev/vdb", "/scratch", "ext4", MountFlags::empty(), None).context("/scratch")?;
     }
     Ok(())
 }

@@ -36,7 +36,7 @@ impl Settings {
             mem_mib: size("ls.mem", 32).max(1),
             dirty: size("ls.dirty", 64),
             set: size("ls.set", 0),
-            verify: size("ls.verify", 256),
+            verify: size("ls.verify", 64),
             tick_ms: value("ls.tick", 50),
             publish: value("ls.publish", 4).max(1),
             seed: value("ls.seed", 1),
