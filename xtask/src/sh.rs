@@ -4,7 +4,7 @@
 //! one line that is rewritten on a terminal, as an occasional line otherwise. A failure shows the end of the log.
 
 use std::fs::{self, File};
-use std::io::{IsTerminal, Write, stdout};
+use std::io::{BufRead, BufReader, IsTerminal, Write, stdout};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -41,6 +41,22 @@ pub fn read(command: &mut Command) -> Result<String> {
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{}: {}: {}", describe(command), output.status, said.trim());
     String::from_utf8(output.stdout).with_context(|| describe(command))
+}
+
+/// Echoes and runs with standard output both shown and collected; whether it succeeded is part of the result.
+pub fn watched(command: &mut Command) -> Result<(bool, String)> {
+    echo(command);
+    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| describe(command))?;
+    let mut output = String::new();
+    let pipe = child.stdout.take().context("no pipe")?;
+    for line in BufReader::new(pipe).lines() {
+        let line = line.with_context(|| describe(command))?;
+        println!("{line}");
+        output.push_str(&line);
+        output.push('\n');
+    }
+    let status = child.wait().with_context(|| describe(command))?;
+    Ok((status.success(), output))
 }
 
 /// A step that takes longer than a few seconds: echoed, logged, with progress.

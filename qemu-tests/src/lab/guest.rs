@@ -62,7 +62,7 @@ impl GuestSpec {
         let kind = if self.kind == GuestKind::Pvh { "pvh" } else { "pv" };
         let mut text = format!(
             "name = \"{}\"\ntype = \"{kind}\"\nmemory = {}\nmaxmem = {}\nvcpus = {}\nkernel = \"{KERNEL}\"\n\
-             ramdisk = \"{RAMDISK}\"\ncmdline = \"console=hvc0 rdinit=/init loglevel=4 {}\"\n\
+             ramdisk = \"{RAMDISK}\"\ncmdline = \"console=hvc0 rdinit=/init loglevel=4 noreplace-smp mitigations=off {}\"\n\
              on_poweroff = \"destroy\"\non_reboot = \"restart\"\non_crash = \"destroy\"\n",
             self.name, self.memory_mib, self.memory_mib, self.vcpus, self.parameters
         );
@@ -128,6 +128,16 @@ impl Guest {
         let read = format!("xenstore-read /local/domain/$(xl domid {})/data/counter 2>/dev/null", self.name);
         let output = lab.run(&read)?;
         Ok(parse_counter(&output.text()))
+    }
+
+    /// The first counter that it publishes in its present life: a restored guest's xenstore node starts out empty.
+    pub fn next_counter(&self, lab: &Lab) -> Result<Counter> {
+        let mut first = None;
+        lab.wait_until(&format!("{} counts", self.name), GUEST_WAIT, |lab| {
+            first = self.counter(lab)?;
+            Ok(first.is_some())
+        })?;
+        first.context("no counter")
     }
 
     /// Waits until the counter has passed `ticks` and the guest has checked all its memory once more.

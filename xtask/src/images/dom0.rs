@@ -114,7 +114,7 @@ fn scratch(programs: &Path, kernel: &Path) -> Result<PathBuf> {
     pack_guest(&programs.join("guest"), &stage.join("boot/guest.img"))?;
     let copied = stage.join("boot/vmlinux");
     if !is_newer(&copied, &[kernel.to_owned()]) {
-        copy(kernel, &copied)?;
+        kernel::for_guests(kernel, &copied)?;
     }
     Ok(stage)
 }

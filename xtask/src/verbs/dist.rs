@@ -1,12 +1,60 @@
-//! `cargo xtask dist`.
+//! `cargo xtask dist`: leaves everything that a host needs in `target/dist`, and says how large it is.
 
-use anyhow::{Result, bail};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::build;
+use crate::images;
+use crate::packages;
+use crate::paths;
+use crate::sh::{cmd, heading, read};
 
 /// Arguments of `cargo xtask dist`.
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 pub struct Args {}
+
+/// The stub domain's configuration for xl.
+const CONFIG: &str = "flask/livesave.cfg";
 
 /// Runs the verb.
 pub fn run(_args: &Args) -> Result<()> {
-    bail!("not built yet")
+    packages::ensure_installed()?;
+    let hypervisor = images::hypervisor::build()?;
+    let policy = images::policy::build(&hypervisor)?;
+    let dir = programs()?;
+    copy(&policy, &dir.join("xenpolicy"))?;
+    copy(&hypervisor.xen, &dir.join("xen"))?;
+    let sources = dir.join("flask");
+    fs::create_dir_all(&sources).context("flask")?;
+    read(cmd("cp", &["-a"]).arg(paths::root().join("flask/.")).arg(&sources))?;
+    heading("target/dist");
+    let mut entries: Vec<PathBuf> = fs::read_dir(&dir).context("dist")?.flatten().map(|entry| entry.path()).collect();
+    entries.sort();
+    for path in entries.iter().filter(|path| path.is_file()) {
+        let bytes = fs::metadata(path).with_context(|| path.display().to_string())?.len();
+        println!("{bytes:>10} {}", path.display());
+    }
+    Ok(())
+}
+
+/// What changes with our own code: all that the lab copies into dom0.
+pub fn programs() -> Result<PathBuf> {
+    let built = build::ours()?;
+    let dir = paths::target_dir("dist")?;
+    copy(&built.stub, &dir.join("livesave-stubdom"))?;
+    copy(&built.cli, &dir.join("livesave"))?;
+    // Not for installation: the nested tests boot it in the stub's place.
+    copy(&built.prober, &paths::target_dir("images")?.join("prober"))?;
+    let config = paths::root().join(CONFIG);
+    if config.exists() {
+        copy(&config, &dir.join("livesave.cfg"))?;
+    }
+    Ok(dir)
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::copy(from, to).with_context(|| format!("{} -> {}", from.display(), to.display()))?;
+    Ok(())
 }

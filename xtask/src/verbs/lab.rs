@@ -54,7 +54,7 @@ enum Action {
         /// Here.
         to: PathBuf,
     },
-    /// Copy stub, CLI and configuration from target/dist into dom0.
+    /// Build stub, CLI and test kernel, and copy them into dom0.
     Install,
     /// Show what Xen and dom0's kernel said on the serial line.
     Log,
@@ -89,7 +89,10 @@ pub fn run(args: &Args) -> Result<()> {
         }
         Some(Action::Put { from, to }) => lab()?.put(from, to),
         Some(Action::Get { from, to }) => lab()?.get(from, to),
-        Some(Action::Install) => install(&lab()?),
+        Some(Action::Install) => {
+            super::dist::programs()?;
+            install(&lab()?)
+        }
         Some(Action::Log) => {
             print!("{}", lab()?.serial());
             Ok(())
@@ -103,24 +106,23 @@ pub fn spec(dir: PathBuf) -> Result<Spec> {
     Ok(Spec::new(images::build()?, dir))
 }
 
-/// Copies what `cargo xtask dist` left into dom0, to where an installed host has it.
+/// Copies what `cargo xtask dist` (or `test`) left into dom0, to where an installed host has it.
 pub fn install(lab: &Lab) -> Result<()> {
-    let dist = paths::target_dir("dist")?;
     let files = [
-        ("livesave-stubdom", "/boot/livesave-stubdom"),
-        ("livesave", "/usr/bin/livesave"),
-        ("livesave.cfg", "/etc/xen/livesave.cfg"),
+        ("dist/livesave-stubdom", "/boot/livesave-stubdom"),
+        ("dist/livesave", "/usr/bin/livesave"),
+        ("dist/livesave.cfg", "/etc/xen/livesave.cfg"),
+        ("images/prober", "/boot/prober"),
     ];
     let mut copied = 0;
     for (name, to) in files {
-        let from = dist.join(name);
+        let from = paths::target().join(name);
         if from.exists() {
             lab.put(&from, to)?;
-            println!("{} -> {to}", from.display());
             copied += 1;
         }
     }
-    ensure!(copied > 0, "{} is empty; `cargo xtask dist` fills it", dist.display());
+    ensure!(copied > 0, "target/dist is empty; `cargo xtask dist` fills it");
     Ok(())
 }
 
@@ -146,7 +148,7 @@ fn boot(up: &Up) -> Result<()> {
 
 fn start(spec: &Spec) -> Result<Lab> {
     sh::heading("nested Xen");
-    println!("$ {}", spec.arguments().join(" "));
+    println!("$ qemu-system-x86_64 ...; the whole command: {}", spec.dir.join("command").display());
     let started = std::time::Instant::now();
     let lab = Lab::boot(spec)?;
     println!("dom0 is up after {:.1} s; log: {}", started.elapsed().as_secs_f64(), log_of(lab.dir()));

@@ -1,12 +1,104 @@
-//! `cargo xtask test`.
+//! `cargo xtask test`: host tests, then the nested tests.
+//!
+//! `cargo xtask test boot guest` runs only these scenarios; `--host` and `--nested` run one half.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, ensure};
+use qemu_tests::runner::{self, Report};
+use qemu_tests::scenarios::{self, Scenario};
+
+use super::{dist, lab};
+use crate::paths;
+use crate::sh::{self, cmd, heading};
 
 /// Arguments of `cargo xtask test`.
-#[derive(clap::Args)]
-pub struct Args {}
+#[derive(clap::Args, Default)]
+pub struct Args {
+    /// Only the host tests.
+    #[arg(long, conflicts_with = "nested")]
+    host: bool,
+    /// Only the nested tests.
+    #[arg(long)]
+    nested: bool,
+    /// Only these scenarios.
+    scenarios: Vec<String>,
+}
 
 /// Runs the verb.
-pub fn run(_args: &Args) -> Result<()> {
-    bail!("not built yet")
+pub fn run(args: &Args) -> Result<()> {
+    let chosen = choose(&args.scenarios)?;
+    let only_nested = args.nested || !args.scenarios.is_empty();
+    let host = if only_nested { Counts::default() } else { host()? };
+    let nested = if args.host { Report::default() } else { nested(&chosen)? };
+    let (passed, failed) = (host.passed + nested.passed(), host.failed + nested.failed());
+    println!("\n{passed} passed, {failed} failed, {} skipped", nested.skipped());
+    ensure!(failed == 0, "tests failed");
+    ensure!(passed > 0, "nothing was tested");
+    Ok(())
+}
+
+fn choose(names: &[String]) -> Result<Vec<Scenario>> {
+    let all = scenarios::all();
+    if names.is_empty() {
+        return Ok(all);
+    }
+    let find = |name: &String| {
+        let known = || all.iter().map(|scenario| scenario.name).collect::<Vec<_>>().join(", ");
+        all.iter()
+            .find(|scenario| scenario.name == name)
+            .copied()
+            .with_context(|| format!("{name}? known: {}", known()))
+    };
+    names.iter().map(find).collect()
+}
+
+#[derive(Default)]
+struct Counts {
+    passed: usize,
+    failed: usize,
+}
+
+/// The default members' tests. Their output is shown; what it says is counted.
+fn host() -> Result<Counts> {
+    heading("host tests");
+    let mut cargo = cmd("cargo", &["test", "--no-fail-fast"]);
+    cargo.current_dir(paths::root());
+    let (status, output) = sh::watched(&mut cargo)?;
+    let counts = count(&output);
+    ensure!(status || counts.failed > 0, "cargo test did not come to the tests");
+    Ok(counts)
+}
+
+/// Sums up the lines `test result: ok. 9 passed; 0 failed; ...`.
+fn count(output: &str) -> Counts {
+    let mut counts = Counts::default();
+    for line in output.lines().filter(|line| line.starts_with("test result:")) {
+        let number = |what: &str| {
+            let before = line.split(what).next().unwrap_or_default();
+            before.split_whitespace().next_back().and_then(|word| word.parse::<usize>().ok()).unwrap_or(0)
+        };
+        counts.passed += number(" passed;");
+        counts.failed += number(" failed;");
+    }
+    counts
+}
+
+/// Boots as few machines as the scenarios allow.
+fn nested(chosen: &[Scenario]) -> Result<Report> {
+    dist::programs()?;
+    heading("what the nested tests boot");
+    let base = lab::spec(paths::target_dir("qemu")?.join("test"))?;
+    heading("nested tests");
+    Ok(runner::run(chosen, &base, &lab::install))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_summed_over_crates() {
+        let output = "test result: ok. 9 passed; 0 failed; 0 ignored\nnoise 3 passed;\ntest result: FAILED. 1 passed; 2 failed; x";
+        let counts = count(output);
+        assert_eq!((counts.passed, counts.failed), (10, 2));
+    }
 }
