@@ -11,7 +11,10 @@ extern crate alloc;
 #[cfg(any(test, feature = "std"))]
 extern crate std;
 
+pub mod blkfront;
+pub mod grant;
 pub mod platform;
 pub mod ring;
 pub mod types;
+pub mod xenbus;
 pub mod xenstore;

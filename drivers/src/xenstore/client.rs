@@ -176,6 +176,23 @@ impl<W: Wire> Client<W> {
         }
     }
 
+    /// Waits for an event of one token and leaves all others queued; whether it came before the deadline. An event that
+    /// melted into a [`Event::Rescan`] does not come, so whoever waits for long looks again from time to time.
+    pub fn wait_event_of(&mut self, token: &str, deadline_ns: u64) -> Result<bool, XsError> {
+        loop {
+            if self.events.take(token) {
+                return Ok(true);
+            }
+            match self.receive(deadline_ns)? {
+                Some(message) => self.unsolicited(message)?,
+                None => return Ok(false),
+            }
+            if self.wire.now_ns() >= deadline_ns {
+                return Ok(self.events.take(token));
+            }
+        }
+    }
+
     /// Sends a request and waits for its reply's payload.
     pub(super) fn exchange(&mut self, tx_id: u32, request: &Request<'_>) -> Result<Vec<u8>, XsError> {
         if let Some(fault) = self.fault {

@@ -51,4 +51,16 @@ impl Events {
         let (path, token) = self.queue.pop_front()?;
         Some(Event::Fired { path, token })
     }
+
+    /// Takes the oldest event of this token; all others stay for their readers.
+    pub fn take(&mut self, token: &str) -> bool {
+        let before = self.queue.len();
+        let mut found = false;
+        self.queue.retain(|(_, queued)| {
+            let take = !found && queued == token;
+            found |= take;
+            !take
+        });
+        self.queue.len() < before
+    }
 }

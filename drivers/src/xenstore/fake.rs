@@ -67,7 +67,7 @@ struct Daemon {
     transactions: BTreeMap<u32, OpenTransaction>,
     next_transaction: u32,
     connections: Vec<Connection>,
-    mischief: VecDeque<(u32, Mischief)>,
+    mischief: VecDeque<(u32, usize, Mischief)>,
     late: Vec<u8>,
     resumed: Vec<u16>,
     conflicts: u32,
@@ -122,7 +122,12 @@ impl FakeStore {
 
     /// The next request of kind `XS_*` goes wrong so.
     pub fn misbehave(&self, kind: u32, how: Mischief) {
-        self.0.borrow_mut().mischief.push_back((kind, how));
+        self.misbehave_later(kind, 0, how);
+    }
+
+    /// A request of kind `XS_*` goes wrong so, after `skip` others of that kind.
+    pub fn misbehave_later(&self, kind: u32, skip: usize, how: Mischief) {
+        self.0.borrow_mut().mischief.push_back((kind, skip, how));
     }
 
     /// The next so many commits fail with EAGAIN.
@@ -220,11 +225,23 @@ impl Daemon {
         Some((header, payload))
     }
 
+    fn next_mischief(&mut self, kind: u32) -> Option<Mischief> {
+        let at = self.mischief.iter().position(|(planned, ..)| *planned == kind)?;
+        if self.mischief[at].1 > 0 {
+            self.mischief[at].1 -= 1;
+            return None;
+        }
+        self.mischief.remove(at).map(|(.., how)| how)
+    }
+
     fn serve(&mut self, id: usize, header: Header, payload: &[u8]) {
         assert_ne!(header.req_id, 0, "request id 0 belongs to watch events");
-        let planned = self.mischief.iter().position(|(kind, _)| *kind == header.kind);
-        let mischief = planned.and_then(|at| self.mischief.remove(at)).map(|(_, how)| how);
-        let (mut kind, mut body) = match self.answer(id, &header, payload) {
+        let mischief = self.next_mischief(header.kind);
+        let answer = match &mischief {
+            Some(Mischief::Error(name)) => Err(*name),
+            _ => self.answer(id, &header, payload),
+        };
+        let (mut kind, mut body) = match answer {
             Ok(body) => (header.kind, body),
             Err(name) => (abi::XS_ERROR, format!("{name}\0").into_bytes()),
         };
@@ -235,8 +252,7 @@ impl Daemon {
             Some(Mischief::WrongId(wrong)) => req_id = *wrong,
             Some(Mischief::WrongKind(wrong)) => kind = *wrong,
             Some(Mischief::Payload(bytes)) => body.clone_from(bytes),
-            Some(Mischief::Error(name)) => (kind, body) = (abi::XS_ERROR, format!("{name}\0").into_bytes()),
-            Some(Mischief::Late | Mischief::WrongLen(_)) | None => {}
+            Some(Mischief::Error(_) | Mischief::Late | Mischief::WrongLen(_)) | None => {}
         }
         let mut reply = message(kind, req_id, header.tx_id, &body);
         if let Some(Mischief::WrongLen(len)) = mischief {
