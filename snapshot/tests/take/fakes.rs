@@ -1,0 +1,305 @@
+//! The ports of the engine over the [`World`]. Each checks what its contract says before it answers.
+
+use snapshot::ports::*;
+use snapshot::session::Trouble;
+use snapshot::status::{Counters, State, Status};
+use snapshot::take::{Attachment, NewTake, Recorder};
+use snapshot::tracking::LEAF_BITS;
+use xen_hypercall::types::Gfn;
+
+use super::world::{GFNS, Shared, World, injected};
+
+const CALL_NS: u64 = 30_000;
+const BROKEN: TargetError = TargetError::Hypercall { op: "injected", errno: 14 };
+
+pub struct Target(pub Shared);
+
+impl Target {
+    fn call<A>(&mut self, answer: impl FnOnce(&mut World) -> Result<A, TargetError>) -> Result<A, TargetError> {
+        let mut world = self.0.borrow_mut();
+        if world.tick(CALL_NS) {
+            return Err(BROKEN);
+        }
+        world.alive()?;
+        answer(&mut world)
+    }
+}
+
+impl DomainControl for Target {
+    fn info(&mut self) -> Result<DomainInfo, TargetError> {
+        let mut world = self.0.borrow_mut();
+        if world.tick(CALL_NS) {
+            return Err(BROKEN);
+        }
+        if world.gone { Err(TargetError::Gone) } else { Ok(world.info()) }
+    }
+
+    fn max_gfn(&mut self) -> Result<Gfn, TargetError> {
+        self.call(|world| {
+            world.last_look = world.calls;
+            Ok(Gfn::new(GFNS as u64 - 1))
+        })
+    }
+
+    fn static_records(&mut self, out: &mut dyn FnMut(RecordKind, &[u8])) -> Result<(), TargetError> {
+        self.call(|world| {
+            assert!(!world.suspend_wanted(), "not in the pause");
+            out(RecordKind::X86_CPUID_POLICY, &[1; 24]);
+            Ok(())
+        })
+    }
+
+    fn platform_records(&mut self, out: &mut dyn FnMut(RecordKind, &[u8])) -> Result<(), TargetError> {
+        self.call(|world| {
+            // The state of a guest that runs is worth nothing, but Xen gives it.
+            let instant = if world.running() { world.now_ns } else { 0 };
+            out(RecordKind::HVM_CONTEXT, &instant.to_le_bytes());
+            Ok(())
+        })
+    }
+}
+
+fn fill(world: &World, into: &mut [u64]) -> u64 {
+    assert_eq!(into.len() as u64 * 64, (GFNS as u64).next_multiple_of(LEAF_BITS), "whole leaves for every gfn");
+    into.fill(0);
+    if !world.log_dirty {
+        return 0;
+    }
+    for (gfn, _) in world.dirty.iter().enumerate().filter(|(_, dirty)| **dirty) {
+        into[gfn / 64] |= 1 << (gfn % 64);
+    }
+    world.dirty.iter().filter(|dirty| **dirty).count() as u64
+}
+
+impl DirtyLog for Target {
+    fn enable(&mut self) -> Result<(), TargetError> {
+        self.call(|world| {
+            if world.log_dirty {
+                return Err(TargetError::AlreadyOn);
+            }
+            world.log_dirty = true;
+            world.dirty.fill(false);
+            world.protect_all();
+            Ok(())
+        })
+    }
+
+    fn clean(&mut self, into: &mut [u64]) -> Result<u64, TargetError> {
+        self.call(|world| {
+            let count = fill(world, into);
+            world.dirty.fill(false);
+            world.protect_all();
+            Ok(count)
+        })
+    }
+
+    fn peek(&mut self, into: &mut [u64]) -> Result<u64, TargetError> {
+        self.call(|world| Ok(fill(world, into)))
+    }
+
+    fn peek_final(&mut self, into: &mut [u64]) -> Result<u64, TargetError> {
+        self.call(|world| {
+            world.xen_marks_its_own();
+            Ok(fill(world, into))
+        })
+    }
+
+    fn dirty_count(&mut self) -> Result<u64, TargetError> {
+        self.call(|world| Ok(world.dirty.iter().filter(|dirty| **dirty).count() as u64))
+    }
+
+    fn still_on(&mut self) -> Result<bool, TargetError> {
+        self.call(|world| Ok(std::mem::replace(&mut world.log_dirty, true)))
+    }
+
+    fn off(&mut self) -> Result<(), TargetError> {
+        self.call(|world| {
+            world.log_dirty = false;
+            Ok(())
+        })
+    }
+}
+
+fn check_batch(gfns: &[Gfn]) {
+    assert!(!gfns.is_empty() && gfns.len() <= BATCH_MAX);
+    assert!(gfns.windows(2).all(|pair| pair[0] < pair[1]), "ascending, none twice");
+}
+
+impl GuestMemory for Target {
+    fn types(&mut self, gfns: &[Gfn], out: &mut [PageType]) -> Result<(), TargetError> {
+        check_batch(gfns);
+        assert_eq!(gfns.len(), out.len());
+        self.call(|world| {
+            for (gfn, kind) in gfns.iter().zip(out) {
+                let populated = world.memory.get(gfn.raw() as usize).is_some_and(Option::is_some);
+                *kind = if populated { PageType::NOTAB } else { PageType::XTAB };
+            }
+            Ok(())
+        })
+    }
+
+    fn copy(&mut self, gfns: &[Gfn], out: &mut PageSink<'_>) -> Result<(), TargetError> {
+        check_batch(gfns);
+        self.call(|_| Ok(()))?;
+        for (index, gfn) in gfns.iter().enumerate() {
+            let page = {
+                let mut world = self.0.borrow_mut();
+                world.now_ns += 1_000;
+                if index % 16 == 0 && world.setup.writes > 0 {
+                    world.guest_writes();
+                }
+                page_of(&world, gfn.raw() as usize)
+            };
+            if out(index, page.as_ref().map_err(|error| *error)).is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn page_of(world: &World, gfn: usize) -> Result<Page, PageError> {
+    let content = world.memory[gfn].or(World::is_special(gfn).then_some(world.now_ns));
+    let content = content.ok_or(PageError { errno: 22 })?;
+    let mut page = [0; PAGE_SIZE];
+    page[..8].copy_from_slice(&content.to_le_bytes());
+    page[PAGE_SIZE - 8..].copy_from_slice(&content.to_le_bytes());
+    Ok(page)
+}
+
+pub struct Line(pub Shared);
+
+impl Clock for Line {
+    fn now_ns(&mut self) -> u64 {
+        self.0.borrow().now_ns
+    }
+}
+
+impl Line {
+    fn call<A>(&mut self, answer: impl FnOnce(&mut World) -> A) -> Result<A, ControlLost> {
+        let mut world = self.0.borrow_mut();
+        if world.tick(CALL_NS) || world.xenstore_dead {
+            world.xenstore_dead = true;
+            return Err(ControlLost);
+        }
+        Ok(answer(&mut world))
+    }
+}
+
+impl Control for Line {
+    fn publish(&mut self, status: &Status) -> Result<(), ControlLost> {
+        let text = status.to_string();
+        assert_eq!(Status::parse(text.as_bytes()).as_ref(), Ok(status), "what is published can be read");
+        self.call(|world| {
+            let over = world.statuses.last().is_some_and(|last| last.state.is_final());
+            assert!(!over, "nothing follows a final state");
+            let captured = matches!(status.state, State::Captured | State::Flushing | State::Sealed);
+            assert!(!captured || world.releases == 1, "captured is said after the edge");
+            world.keeper_reads(status);
+        })
+    }
+
+    fn poll(&mut self) -> Result<Option<Message>, ControlLost> {
+        // Polling is free: it must not change which call is the n-th.
+        let mut world = self.0.borrow_mut();
+        if world.xenstore_dead { Err(ControlLost) } else { Ok(world.messages.pop_front()) }
+    }
+
+    fn wait(&mut self, until_ns: u64) -> Result<(), ControlLost> {
+        self.call(|world| {
+            world.waits += 1;
+            let rest_ns = until_ns.saturating_sub(world.now_ns);
+            if world.messages.is_empty() {
+                world.pass(rest_ns);
+            }
+        })
+    }
+
+    fn release(&mut self) -> Result<(), ControlLost> {
+        self.0.borrow_mut().edge();
+        self.call(|_| ())
+    }
+}
+
+pub struct Store(pub Shared);
+
+impl Store {
+    fn call<A>(&mut self, answer: impl FnOnce(&mut World) -> A) -> Result<A, Trouble> {
+        let mut world = self.0.borrow_mut();
+        assert!(!world.stored.broken, "after an error only abort");
+        if world.tick(CALL_NS) {
+            world.stored.broken = true;
+            return Err(injected());
+        }
+        Ok(answer(&mut world))
+    }
+
+    fn put(&mut self, gfn: Gfn, content: u64) -> Result<(), Trouble> {
+        let mut world = self.0.borrow_mut();
+        let stored = &mut world.stored;
+        assert!(!stored.broken && stored.in_run);
+        assert!(stored.last_gfn.replace(gfn.raw()).is_none_or(|last| last < gfn.raw()), "ascending in a run");
+        stored.pages.insert(gfn.raw(), content);
+        Ok(())
+    }
+}
+
+impl Recorder for Store {
+    fn begin(&mut self, new: &NewTake<'_>) -> Result<(), Trouble> {
+        assert!(new.reserve_bytes >= new.info.tot_pages * 4096);
+        self.call(|world| assert!(!std::mem::replace(&mut world.stored.begun, true)))
+    }
+
+    fn run_begin(&mut self) -> Result<(), Trouble> {
+        self.call(|world| {
+            assert!(world.stored.begun && !std::mem::replace(&mut world.stored.in_run, true));
+            world.stored.last_gfn = None;
+            world.stored.runs += 1;
+        })
+    }
+
+    fn page(&mut self, gfn: Gfn, page: &Page) -> Result<(), Trouble> {
+        let content = u64::from_le_bytes(page[..8].try_into().unwrap());
+        assert!(content != 0, "a page of zeros is not content");
+        assert_eq!(page[..8], page[PAGE_SIZE - 8..]);
+        self.put(gfn, content)
+    }
+
+    fn zero(&mut self, gfn: Gfn) -> Result<(), Trouble> {
+        self.put(gfn, 0)
+    }
+
+    fn run_end(&mut self) -> Result<(), Trouble> {
+        self.call(|world| assert!(std::mem::take(&mut world.stored.in_run)))
+    }
+
+    fn attach(&mut self, kind: Attachment, bytes: &[u8]) -> Result<(), Trouble> {
+        self.call(|world| {
+            assert!(!world.suspend_wanted() || world.releases == 1, "no write to disk for it in the pause");
+            assert!(world.stored.attachments.iter().all(|(other, _)| *other != kind));
+            world.stored.attachments.push((kind, bytes.to_vec()));
+        })
+    }
+
+    fn flush(&mut self) -> Result<(), Trouble> {
+        self.call(|world| {
+            assert!(!world.stored.in_run && world.releases == 1);
+            world.stored.flushed = true;
+        })
+    }
+
+    fn seal(&mut self, _: &Counters) -> Result<(), Trouble> {
+        self.call(|world| {
+            assert!(world.stored.flushed && !world.stored.aborted && world.stored.attachments.len() == 4);
+            world.stored.sealed = true;
+        })
+    }
+
+    fn abort(&mut self) -> Result<(), Trouble> {
+        let mut world = self.0.borrow_mut();
+        assert!(!world.stored.sealed);
+        world.stored.aborted = true;
+        world.stored.in_run = false;
+        Ok(())
+    }
+}

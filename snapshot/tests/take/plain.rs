@@ -1,0 +1,72 @@
+//! Takes that go well, and what they count.
+
+use snapshot::request::Mode;
+use snapshot::status::State;
+
+use super::check;
+use super::world::{Setup, run};
+
+#[test]
+fn every_page_is_what_it_was_at_the_suspend() {
+    for seed in 0..40 {
+        let setup = Setup {
+            seed,
+            mode: if seed % 4 == 0 { Mode::Save } else { Mode::Live },
+            round1_skip: seed % 3 == 0,
+            writes: [0, 1, 8, 60][seed as usize % 4],
+            working_set: [20, 300, 1300][seed as usize % 3],
+            ..Setup::default()
+        };
+        let story = format!("{setup:?}");
+        let (status, world) = run(setup);
+        assert_eq!(status.state, State::Sealed, "{story}: {status:?}");
+        check(&status, &world.borrow(), &story);
+        assert!(world.borrow().running(), "{story}");
+    }
+}
+
+#[test]
+fn an_idle_guest_takes_two_rounds_and_a_last_set() {
+    let (status, _) = run(Setup { writes: 0, ..Setup::default() });
+    assert_eq!((status.counters.round, status.counters.rounds), (3, 30));
+    assert_eq!(status.counters.cleans, 1);
+    assert_eq!(status.counters.pages + status.counters.zero, 1300 + 1, "all once, and the frame that Xen writes");
+}
+
+#[test]
+fn a_busy_guest_stops_by_the_sum_of_what_was_sent() {
+    let (status, _) = run(Setup { writes: 2000, working_set: 1300, ..Setup::default() });
+    let sent = status.counters.pages + status.counters.zero;
+    assert!((3 * 1300..=5 * 1300).contains(&sent), "{status:?}");
+    assert!(status.counters.round < 30);
+}
+
+#[test]
+fn a_small_hot_set_spends_all_the_rounds() {
+    let (status, _) = run(Setup { writes: 500, working_set: 60, ..Setup::default() });
+    assert_eq!(status.counters.round, 30, "{status:?}");
+}
+
+#[test]
+fn the_pause_does_no_more_calls_than_its_pages_need() {
+    let (status, _) = run(Setup { writes: 60, ..Setup::default() });
+    let batches = status.counters.pause_pages.div_ceil(1024);
+    assert_eq!(status.counters.pause_calls, 4 + batches, "{status:?}");
+    assert!(status.counters.pause_us > 0);
+}
+
+#[test]
+fn mode_save_copies_everything_in_the_pause() {
+    let (status, world) = run(Setup { mode: Mode::Save, ..Setup::default() });
+    assert_eq!(status.counters.pause_pages, 1300);
+    assert_eq!((status.counters.round, status.counters.cleans), (1, 0));
+    assert_eq!(world.borrow().stored.runs, 1);
+}
+
+#[test]
+fn states_come_in_order() {
+    let (_, world) = run(Setup { writes: 0, ..Setup::default() });
+    let mut words: Vec<_> = world.borrow().statuses.iter().map(|status| status.state.word()).collect();
+    words.dedup();
+    assert_eq!(words, ["preparing", "copying", "want-suspend", "captured", "flushing", "sealed"]);
+}
