@@ -1,17 +1,19 @@
 //! One pass over a set of gfns: batches, one copy of each page, the zero test, the store.
 //!
-//! Invariants: a page is read once and judged by that copy; what cannot be read while the guest runs is forgotten as
-//! populated and found again before the suspend; in the last set it ends the take. Ascending gfns, none twice in a
-//! pass.
+//! Invariants: a page is read once and judged by that copy; what is no memory any more is stored as a hole; what cannot
+//! be read while the guest runs counts as a hole and is searched again before the suspend; in the last set it ends
+//! the take. Ascending gfns, none twice in a pass.
+
+use alloc::vec::Vec;
 
 use xen_hypercall::types::Gfn;
 
 use crate::fault::Fault;
-use crate::ports::{DirtyLog, GuestMemory, PAGE_SIZE, Page, PageError, PageType, Stop};
+use crate::ports::{DirtyLog, GuestMemory, PAGE_SIZE, Page, PageError, PageType, Stop, TargetError};
 use crate::session::Trouble;
 use crate::status::Counters;
 use crate::take::Recorder;
-use crate::tracking::{Bitmap, PeekPlan, Tracking};
+use crate::tracking::{Batch, Bitmap, PeekPlan, Tracking};
 
 /// What happens between two batches: dom0 is served, the guest looked at. An error ends the pass.
 pub type Attend<'a, T> = dyn FnMut(&mut T, &Counters) -> Result<(), Trouble> + 'a;
@@ -57,62 +59,61 @@ impl<T: DirtyLog + GuestMemory, R: Recorder> PassRun<'_, T, R> {
         Ok(())
     }
 
-    /// Fills the batch with what is to be sent and is populated.
+    /// Fills the batch with what is to be sent and is memory, `unknown` with what is to be sent as a hole.
     fn next_batch(&mut self, from: u64) -> Result<u64, Trouble> {
-        let Tracking { send, skip, batch, end, populated, .. } = self.tracking;
+        let Tracking { send, skip, batch, unknown, end, populated, .. } = self.tracking;
         let skipped = &mut self.counters.skipped;
         let next = batch.refill(send, true, from, *end, |gfn| {
             let dirty_again = skip.contains(gfn);
             *skipped += u64::from(dirty_again);
             !dirty_again
         });
-        if batch.gfns().iter().any(|&gfn| !populated.contains(gfn)) {
+        unknown.refill_from(batch, |gfn| !populated.contains(gfn));
+        if !unknown.gfns().is_empty() {
             self.ask_unknown()?;
         }
         Ok(next)
     }
 
-    /// A dirty gfn that was no memory when we last looked: ask, and keep it only if it is now.
+    /// Gfns that were no memory when we last looked: ask again.
     fn ask_unknown(&mut self) -> Result<(), Trouble> {
         let Tracking { batch, unknown, types, populated, .. } = self.tracking;
-        unknown.refill_from(batch, |gfn| !populated.contains(gfn));
-        types.clear();
-        types.resize(unknown.gfns().len(), PageType::XTAB);
         self.calls += 1;
-        self.target.types(unknown.gfns(), types)?;
+        ask(self.target, unknown, types)?;
         for (&gfn, &kind) in unknown.gfns().iter().zip(types.iter()) {
             learn(populated, gfn, kind)?;
         }
         batch.retain(|&gfn| populated.contains(gfn));
+        unknown.retain(|&gfn| !populated.contains(gfn));
         Ok(())
     }
 
     fn send_batch(&mut self) -> Result<(), Trouble> {
-        let Tracking { batch, populated, .. } = self.tracking;
-        if batch.gfns().is_empty() {
-            return Ok(());
-        }
+        let Tracking { batch, unknown, populated, .. } = self.tracking;
         let mut sink = Sink {
             gfns: batch.gfns(),
             expected: 0,
+            holes: unknown.gfns(),
             recorder: self.recorder,
             populated,
             counters: self.counters,
             strict: self.strict,
             trouble: None,
         };
-        self.calls += 1;
-        let answer = self.target.copy(batch.gfns(), &mut |index, page| sink.take(index, page));
-        let Sink { trouble, expected, .. } = sink;
-        if let Some(trouble) = trouble {
-            return Err(trouble);
+        if !batch.gfns().is_empty() {
+            self.calls += 1;
+            let answer = self.target.copy(batch.gfns(), &mut |index, page| sink.take(index, page));
+            sink.check(answer)?;
         }
-        answer?;
-        if expected != batch.gfns().len() {
-            return Err(Trouble::new(Fault::Hypercall, "a batch came back incomplete"));
-        }
-        Ok(())
+        sink.holes_below(u64::MAX)
     }
+}
+
+/// Types of `batch`, into `types`.
+fn ask(target: &mut impl GuestMemory, batch: &Batch, types: &mut Vec<PageType>) -> Result<(), Trouble> {
+    types.clear();
+    types.resize(batch.gfns().len(), PageType::XTAB);
+    Ok(target.types(batch.gfns(), types)?)
 }
 
 /// Notes whether `gfn` is memory. Memory that is there but broken cannot be in any snapshot.
@@ -131,6 +132,8 @@ pub(crate) fn learn(populated: &mut Bitmap, gfn: Gfn, kind: PageType) -> Result<
 struct Sink<'a, R> {
     gfns: &'a [Gfn],
     expected: usize,
+    /// What goes between them; the front is cut off as it is written.
+    holes: &'a [Gfn],
     recorder: &'a mut R,
     populated: &'a mut Bitmap,
     counters: &'a mut Counters,
@@ -139,6 +142,26 @@ struct Sink<'a, R> {
 }
 
 impl<R: Recorder> Sink<'_, R> {
+    /// After the copy: our own trouble first, then the port's, then a batch that stopped by itself.
+    fn check(&mut self, answer: Result<(), TargetError>) -> Result<(), Trouble> {
+        if let Some(trouble) = self.trouble.take() {
+            return Err(trouble);
+        }
+        answer?;
+        if self.expected != self.gfns.len() {
+            return Err(Trouble::new(Fault::Hypercall, "a batch came back incomplete"));
+        }
+        Ok(())
+    }
+
+    fn holes_below(&mut self, limit: u64) -> Result<(), Trouble> {
+        while let Some((&hole, rest)) = self.holes.split_first().filter(|(hole, _)| hole.raw() < limit) {
+            self.recorder.hole(hole)?;
+            self.holes = rest;
+        }
+        Ok(())
+    }
+
     fn take(&mut self, index: usize, page: Result<&Page, PageError>) -> Result<(), Stop> {
         self.take_checked(index, page).map_err(|trouble| {
             self.trouble = Some(trouble);
@@ -150,6 +173,7 @@ impl<R: Recorder> Sink<'_, R> {
         let gfn = self.gfns.get(index).filter(|_| index == self.expected);
         let gfn = *gfn.ok_or_else(|| Trouble::new(Fault::Hypercall, "a batch came back out of order"))?;
         self.expected += 1;
+        self.holes_below(gfn.raw())?;
         match page {
             Ok(page) => self.send(gfn, page),
             Err(error) if self.strict => {
@@ -158,7 +182,7 @@ impl<R: Recorder> Sink<'_, R> {
             }
             Err(_) => {
                 self.populated.remove(gfn);
-                Ok(())
+                self.recorder.hole(gfn)
             }
         }
     }
@@ -174,8 +198,9 @@ impl<R: Recorder> Sink<'_, R> {
     }
 }
 
-/// Asks for the types of gfns: of all (`everything`), or of those not known to be populated. New ones join `populated`,
-/// and `send` for the next round. Returns how many are new.
+/// Searches for memory: among all gfns (`everything`), or among those not known to be populated. What is found joins
+/// `populated` and, for the next round, `send`; so does what is memory no more, to be stored as a hole. Returns how
+/// many pages are new.
 pub fn scan<T: GuestMemory>(
     target: &mut T,
     tracking: &mut Tracking,
@@ -183,22 +208,22 @@ pub fn scan<T: GuestMemory>(
     everything: bool,
     attend: &mut Attend<'_, T>,
 ) -> Result<u64, Trouble> {
-    if everything {
-        tracking.populated.clear();
-    }
     let (mut at, mut found) = (0, 0);
     while at < tracking.end {
         let Tracking { unknown, types, populated, send, end, .. } = tracking;
-        at = unknown.refill(populated, false, at, *end, |_| true);
-        types.clear();
-        types.resize(unknown.gfns().len(), PageType::XTAB);
-        target.types(unknown.gfns(), types)?;
+        at = if everything {
+            unknown.refill_range(at, *end)
+        } else {
+            unknown.refill(populated, false, at, *end, |_| true)
+        };
+        ask(target, unknown, types)?;
         for (&gfn, &kind) in unknown.gfns().iter().zip(types.iter()) {
+            let was = populated.contains(gfn);
             learn(populated, gfn, kind)?;
-            if kind.has_data() {
+            if was || kind.has_data() {
                 send.insert(gfn);
-                found += 1;
             }
+            found += u64::from(kind.has_data() && !was);
         }
         attend(target, counters)?;
     }

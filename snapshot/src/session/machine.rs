@@ -19,8 +19,6 @@ pub mod limits {
     pub const VERDICT_WAIT_NS: u64 = 60_000_000_000;
     /// Full passes of a live take, the first included; more are wanted only by a guest that balloons.
     pub const FULL_PASSES_MAX: u32 = 3;
-    /// Searches for pages that were populated meanwhile, before the suspend.
-    pub const RECHECKS_MAX: u32 = 4;
     /// Attempts to switch tracking off (Xen answers -EBUSY while another tool is in the middle of a call).
     pub const OFF_ATTEMPTS: u32 = 5;
 }
@@ -28,9 +26,9 @@ pub mod limits {
 /// Which pages a round sends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Pass {
-    /// Every populated page; the first round, and again when the guest's memory changed size.
+    /// Every populated page; the first round, and again when pages of the guest came or went.
     Full,
-    /// The pages dirty since the last round, and those found populated since.
+    /// The pages dirty since the last round.
     Dirty,
 }
 
@@ -52,7 +50,7 @@ pub enum Action {
     Enable,
     /// One round. `Round`.
     Round(Pass),
-    /// Look for pages populated since the last look, and for a change of size. `Rechecked`.
+    /// Look for pages that came or went since the last full pass. `Rechecked`.
     Recheck,
     /// Say want-suspend, look at the guest, wait a little. `Suspended` or `Nothing`.
     AwaitSuspend,
@@ -83,13 +81,8 @@ pub enum Observation {
     Done,
     /// A round is over; the second value tells that the guest's memory changed size.
     Round(RoundStats, bool),
-    /// Pages found populated since the last look; the size of the guest changed.
-    Rechecked {
-        /// New pages, to be sent in one more round.
-        new_pages: u64,
-        /// tot_pages is another than at the last full pass.
-        resized: bool,
-    },
+    /// Whether pages of the guest came or went since the last full pass.
+    Rechecked(bool),
     /// A wait ended without event.
     Nothing,
     /// The guest is suspended.
@@ -106,8 +99,6 @@ enum Phase {
     Prepare,
     Enable,
     Rounds,
-    /// A round that a recheck asked for; back to the recheck afterwards.
-    ExtraRound,
     Recheck,
     AwaitSuspend,
     Capture,
@@ -135,7 +126,6 @@ pub struct Machine {
     sealed: bool,
     deadline_ns: u64,
     full_passes: u32,
-    rechecks: u32,
     off_attempts: u32,
     rounds: u32,
     trouble: Option<Trouble>,
@@ -154,7 +144,6 @@ impl Machine {
             sealed: false,
             deadline_ns: 0,
             full_passes: 0,
-            rechecks: 0,
             off_attempts: 0,
             rounds: 0,
             trouble: None,
@@ -198,10 +187,8 @@ impl Machine {
             (Phase::Enable, _) if self.policy.is_live() => self.full_pass(),
             (Phase::Enable, _) => self.await_suspend(now_ns),
             (Phase::Rounds, Observation::Round(stats, resized)) => self.after_round(&stats, resized),
-            (Phase::ExtraRound, Observation::Round(_, resized)) => self.after_extra_round(resized),
-            (Phase::Recheck, Observation::Rechecked { new_pages, resized }) => {
-                self.after_recheck(now_ns, new_pages, resized)
-            }
+            (Phase::Recheck, Observation::Rechecked(true)) => self.full_pass(),
+            (Phase::Recheck, Observation::Rechecked(false)) => self.await_suspend(now_ns),
             (Phase::AwaitSuspend, seen) => self.awaiting_suspend(now_ns, &seen),
             (Phase::Capture, _) => self.captured(),
             (Phase::CapturedRelease, _) => self.after_release(now_ns),
@@ -227,13 +214,13 @@ impl Machine {
             return self.failed(Trouble::new(Fault::Ballooning, "the guest's memory does not come to rest"));
         }
         self.full_passes += 1;
-        self.start_round(Phase::Rounds, Pass::Full)
+        self.start_round(Pass::Full)
     }
 
-    fn start_round(&mut self, phase: Phase, pass: Pass) -> Action {
+    fn start_round(&mut self, pass: Pass) -> Action {
         self.rounds += 1;
         self.state = State::Copying;
-        self.go(phase, Action::Round(pass))
+        self.go(Phase::Rounds, Action::Round(pass))
     }
 
     fn after_round(&mut self, stats: &RoundStats, resized: bool) -> Action {
@@ -241,32 +228,10 @@ impl Machine {
             return self.full_pass();
         }
         match self.policy.decide(stats) {
-            Decision::Continue => self.start_round(Phase::Rounds, Pass::Dirty),
-            Decision::StopAndCopy => self.recheck(),
+            Decision::Continue => self.start_round(Pass::Dirty),
+            Decision::StopAndCopy => self.go(Phase::Recheck, Action::Recheck),
             Decision::Abort => self.failed(Trouble::new(Fault::PolicyAbort, "the policy gave up")),
         }
-    }
-
-    fn after_extra_round(&mut self, resized: bool) -> Action {
-        if resized { self.full_pass() } else { self.recheck() }
-    }
-
-    fn recheck(&mut self) -> Action {
-        if self.rechecks >= limits::RECHECKS_MAX {
-            return self.failed(Trouble::new(Fault::Ballooning, "the guest keeps on populating memory"));
-        }
-        self.rechecks += 1;
-        self.go(Phase::Recheck, Action::Recheck)
-    }
-
-    fn after_recheck(&mut self, now_ns: u64, new_pages: u64, resized: bool) -> Action {
-        if resized {
-            return self.full_pass();
-        }
-        if new_pages > 0 {
-            return self.start_round(Phase::ExtraRound, Pass::Dirty);
-        }
-        self.await_suspend(now_ns)
     }
 
     fn await_suspend(&mut self, now_ns: u64) -> Action {

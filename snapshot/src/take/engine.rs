@@ -214,7 +214,8 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
         Ok(Observation::Round(stats, info.tot_pages != Self::work(&mut self.work)?.tot_pages))
     }
 
-    /// Xen 4.17 does not mark what is added to a p2m: ask again for every gfn that was no memory.
+    /// Xen 4.17 does not mark what is added to a p2m: ask again for every gfn that was no memory. A page that is new
+    /// while the size is the same means that another has left.
     fn recheck(&mut self) -> Result<Observation, Trouble> {
         let max_gfn = self.target.max_gfn()?;
         let tracking = &mut Self::work(&mut self.work)?.tracking;
@@ -225,7 +226,7 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
         let new_pages = self.search(false)?;
         let info = running(self.target.info()?)?;
         let resized = info.tot_pages != Self::work(&mut self.work)?.tot_pages;
-        Ok(Observation::Rechecked { new_pages, resized })
+        Ok(Observation::Rechecked(new_pages > 0 || resized))
     }
 
     fn await_suspend(&mut self) -> Result<Observation, Trouble> {

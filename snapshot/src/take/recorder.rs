@@ -57,6 +57,8 @@ pub trait Recorder {
     fn page(&mut self, gfn: Gfn, page: &Page) -> Result<(), Trouble>;
     /// A page of zeros.
     fn zero(&mut self, gfn: Gfn) -> Result<(), Trouble>;
+    /// A gfn that is no memory (any more).
+    fn hole(&mut self, gfn: Gfn) -> Result<(), Trouble>;
     /// Ends the run.
     fn run_end(&mut self) -> Result<(), Trouble>;
     /// Adds an attachment, once for each kind.

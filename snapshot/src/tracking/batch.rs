@@ -53,6 +53,14 @@ impl Batch {
         at
     }
 
+    /// Refills with every gfn of `from..end`, up to a full batch. Returns where to go on.
+    pub fn refill_range(&mut self, from: u64, end: u64) -> u64 {
+        let stop = end.min(from.saturating_add(BATCH_MAX as u64));
+        self.gfns.clear();
+        self.gfns.extend((from..stop).map(Gfn::new));
+        stop
+    }
+
     /// Refills with the gfns of `source` that pass `keep`.
     pub fn refill_from(&mut self, source: &Batch, mut keep: impl FnMut(Gfn) -> bool) {
         self.gfns.clear();

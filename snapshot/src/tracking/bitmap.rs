@@ -96,13 +96,6 @@ impl Bitmap {
         self.words.fill(0);
     }
 
-    /// Becomes a copy of `other`, which has the same length.
-    pub fn copy_from(&mut self, other: &Self) {
-        for (word, theirs) in self.words.iter_mut().zip(&other.words) {
-            *word = *theirs;
-        }
-    }
-
     /// Adds all of `other`.
     pub fn union_with(&mut self, other: &Self) {
         for (word, theirs) in self.words.iter_mut().zip(&other.words) {

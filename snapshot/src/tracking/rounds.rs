@@ -53,9 +53,8 @@ impl Tracking {
         })
     }
 
-    /// Will send everything that is populated.
+    /// Will send everything: the search has put into `send` what is populated and what was.
     pub fn begin_full(&mut self) {
-        self.send.copy_from(&self.populated);
         self.skip.clear();
     }
 

@@ -234,12 +234,15 @@ impl Store {
         Ok(answer(&mut world))
     }
 
-    fn put(&mut self, gfn: Gfn, content: u64) -> Result<(), Trouble> {
+    fn put(&mut self, gfn: Gfn, content: Option<u64>) -> Result<(), Trouble> {
         let mut world = self.0.borrow_mut();
         let stored = &mut world.stored;
         assert!(!stored.broken && stored.in_run);
         assert!(stored.last_gfn.replace(gfn.raw()).is_none_or(|last| last < gfn.raw()), "ascending in a run");
-        stored.pages.insert(gfn.raw(), content);
+        match content {
+            Some(content) => stored.pages.insert(gfn.raw(), content),
+            None => stored.pages.remove(&gfn.raw()),
+        };
         Ok(())
     }
 }
@@ -262,11 +265,15 @@ impl Recorder for Store {
         let content = u64::from_le_bytes(page[..8].try_into().unwrap());
         assert!(content != 0, "a page of zeros is not content");
         assert_eq!(page[..8], page[PAGE_SIZE - 8..]);
-        self.put(gfn, content)
+        self.put(gfn, Some(content))
     }
 
     fn zero(&mut self, gfn: Gfn) -> Result<(), Trouble> {
-        self.put(gfn, 0)
+        self.put(gfn, Some(0))
+    }
+
+    fn hole(&mut self, gfn: Gfn) -> Result<(), Trouble> {
+        self.put(gfn, None)
     }
 
     fn run_end(&mut self) -> Result<(), Trouble> {
