@@ -11,6 +11,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod copy;
+pub mod export;
 pub mod fault;
 pub mod fields;
 pub mod keeper;
@@ -21,6 +22,7 @@ pub mod request;
 pub mod session;
 pub mod status;
 pub mod store;
+pub mod stream;
 pub mod take;
 pub mod tracking;
 pub mod verdict;
