@@ -88,15 +88,16 @@ impl<'a, K: Control + Clock> Desk<'a, K> {
         self.state
     }
 
-    fn publish(&mut self, counters: &Counters) -> Result<(), ControlLost> {
-        let now_ns = self.now_ns();
-        self.published_ns = now_ns;
-        let status = Status { counters: self.stamped(now_ns, counters), ..Status::new(self.token, self.state) };
-        self.control.publish(&status)
+    /// Since the session began.
+    pub fn elapsed_us(&mut self) -> u64 {
+        self.now_ns().saturating_sub(self.started_ns) / 1000
     }
 
-    fn stamped(&self, now_ns: u64, counters: &Counters) -> Counters {
-        Counters { elapsed_us: now_ns.saturating_sub(self.started_ns) / 1000, ..*counters }
+    fn publish(&mut self, counters: &Counters) -> Result<(), ControlLost> {
+        self.published_ns = self.now_ns();
+        let counters = Counters { elapsed_us: self.elapsed_us(), ..*counters };
+        let status = Status { counters, ..Status::new(self.token, self.state) };
+        self.control.publish(&status)
     }
 
     /// Between two batches: takes messages in, reports progress when it is time.
@@ -151,14 +152,13 @@ impl<'a, K: Control + Clock> Desk<'a, K> {
 
     /// The last word, after which the session is over. Nobody is left to tell if it does not get through.
     pub fn finish(&mut self, machine: &Machine, counters: &Counters) -> Status {
-        let now_ns = self.now_ns();
         let trouble = machine.trouble();
         let status = Status {
             token: self.token,
             state: machine.state(),
             fault: trouble.map(|trouble| trouble.fault),
             reason: trouble.map(|trouble| trouble.reason.clone()).unwrap_or_default(),
-            counters: self.stamped(now_ns, counters),
+            counters: Counters { elapsed_us: self.elapsed_us(), ..*counters },
         };
         let _ = self.control.publish(&status);
         status

@@ -114,7 +114,7 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
             Action::TrackingOff => self.tracking_off(),
             Action::Flush => self.flush(),
             Action::AwaitVerdict => self.await_verdict(),
-            Action::Seal => done(self.recorder.seal(&self.counters)),
+            Action::Seal => self.seal(),
             Action::Discard => done(self.recorder.abort()),
             Action::Finish => Ok(Observation::Done),
         }
@@ -268,10 +268,16 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
         self.desk.enter(State::Flushing, &self.counters)?;
         let platform = Self::work(&mut self.work)?.platform.bytes()?;
         self.recorder.attach(Attachment::PlatformRecords, platform)?;
+        self.counters.elapsed_us = self.desk.elapsed_us();
         let stats = self.counters.to_string();
         self.recorder.attach(Attachment::Stats, stats.as_bytes())?;
         self.recorder.flush()?;
         Ok(Observation::Done)
+    }
+
+    fn seal(&mut self) -> Result<Observation, Trouble> {
+        self.counters.elapsed_us = self.desk.elapsed_us();
+        done(self.recorder.seal(&self.counters))
     }
 
     fn await_verdict(&mut self) -> Result<Observation, Trouble> {

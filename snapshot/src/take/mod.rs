@@ -6,8 +6,10 @@ mod engine;
 mod prepare;
 mod recorder;
 mod records;
+mod store;
 
 pub use desk::{Hold, PROGRESS_NS};
 pub use engine::{Engine, Options, Target};
 pub use recorder::{Attachment, NewTake, Recorder};
 pub use records::Records;
+pub use store::StoreRecorder;

@@ -5,6 +5,7 @@
 mod fakes;
 mod faults;
 mod plain;
+mod real_store;
 mod world;
 
 use snapshot::fault::Fault;

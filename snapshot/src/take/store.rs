@@ -1,0 +1,149 @@
+//! The store behind the engine's [`Recorder`] and the export's [`Source`]: the one place where the two meet.
+//!
+//! It translates, nothing else: errors of the store become the session's causes, attachments their kinds on disk.
+
+use alloc::string::ToString;
+use alloc::vec::Vec;
+
+use xen_hypercall::types::Gfn;
+
+use super::recorder::{Attachment, NewTake, Recorder};
+use crate::export::{EachPage, Source};
+use crate::fault::Fault;
+use crate::ports::{BlockDevice, Page};
+use crate::session::Trouble;
+use crate::status::Counters;
+use crate::store::{AttachmentKind, NewSnapshot, PageRef, SealInfo, SnapshotReader, Store, StoreError, Taking};
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Self {
+        let fault = match error {
+            StoreError::Full { .. } | StoreError::TooManySnapshots { .. } => Fault::NoSpace,
+            StoreError::NameTaken => Fault::NameUsed,
+            StoreError::NotFound => Fault::NoSuchSnapshot,
+            _ => Fault::Store,
+        };
+        Self::new(fault, error)
+    }
+}
+
+impl Attachment {
+    /// How the store knows it.
+    pub fn kind(self) -> AttachmentKind {
+        match self {
+            Self::ConfigJson => AttachmentKind::CONFIG_JSON,
+            Self::StaticRecords => AttachmentKind::STATIC_RECORDS,
+            Self::PlatformRecords => AttachmentKind::PLATFORM_RECORDS,
+            Self::Stats => AttachmentKind::STATS,
+        }
+    }
+}
+
+/// A snapshot in the making on a store that is open for writing.
+pub struct StoreRecorder<'s, D: BlockDevice> {
+    /// There until `begin`.
+    store: Option<&'s mut Store<D>>,
+    taking: Option<Taking<'s, D>>,
+    created_unix: u64,
+}
+
+impl<'s, D: BlockDevice> StoreRecorder<'s, D> {
+    /// A recorder for one take.
+    pub fn new(store: &'s mut Store<D>) -> Self {
+        Self { store: Some(store), taking: None, created_unix: 0 }
+    }
+
+    fn taking(&mut self) -> Result<&mut Taking<'s, D>, Trouble> {
+        self.taking.as_mut().ok_or_else(|| Trouble::new(Fault::Store, "no snapshot was begun"))
+    }
+}
+
+impl<D: BlockDevice> Recorder for StoreRecorder<'_, D> {
+    fn begin(&mut self, new: &NewTake<'_>) -> Result<(), Trouble> {
+        let store = self.store.take().ok_or_else(|| Trouble::new(Fault::Store, "a snapshot was begun already"))?;
+        self.created_unix = new.take.created_unix;
+        self.taking = Some(store.begin(&NewSnapshot {
+            name: &new.take.name.to_string(),
+            guest_name: new.take.name.guest.as_str(),
+            guest_uuid: new.take.handle.raw(),
+            mode: new.take.mode.as_str(),
+            created_unix: new.take.created_unix,
+            max_gfn: new.max_gfn,
+            reserve_bytes: new.reserve_bytes,
+        })?);
+        Ok(())
+    }
+
+    fn run_begin(&mut self) -> Result<(), Trouble> {
+        Ok(self.taking()?.run_begin()?)
+    }
+
+    fn page(&mut self, gfn: Gfn, page: &Page) -> Result<(), Trouble> {
+        Ok(self.taking()?.page(gfn, page)?)
+    }
+
+    fn zero(&mut self, gfn: Gfn) -> Result<(), Trouble> {
+        Ok(self.taking()?.zero(gfn)?)
+    }
+
+    fn hole(&mut self, gfn: Gfn) -> Result<(), Trouble> {
+        Ok(self.taking()?.hole(gfn)?)
+    }
+
+    fn run_end(&mut self) -> Result<(), Trouble> {
+        Ok(self.taking()?.run_end()?)
+    }
+
+    fn attach(&mut self, kind: Attachment, bytes: &[u8]) -> Result<(), Trouble> {
+        // The store keeps no empty attachments; an absent one means the same.
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        Ok(self.taking()?.attach(kind.kind(), bytes)?)
+    }
+
+    fn flush(&mut self) -> Result<(), Trouble> {
+        Ok(self.taking()?.sync()?)
+    }
+
+    fn seal(&mut self, counters: &Counters) -> Result<(), Trouble> {
+        let taking = self.taking.take().ok_or_else(|| Trouble::new(Fault::Store, "no snapshot was begun"))?;
+        taking.seal(&SealInfo {
+            sealed_unix: self.created_unix.saturating_add(counters.elapsed_us / 1_000_000),
+            rounds: u32::try_from(counters.round).unwrap_or(u32::MAX),
+            pages_sent: counters.pages + counters.zero,
+            pause_us: counters.pause_us,
+            elapsed_us: counters.elapsed_us,
+        })?;
+        Ok(())
+    }
+
+    fn abort(&mut self) -> Result<(), Trouble> {
+        if let Some(taking) = self.taking.take() {
+            taking.abort();
+        }
+        Ok(())
+    }
+}
+
+impl<D: BlockDevice> Source for SnapshotReader<'_, D> {
+    type Error = StoreError;
+
+    fn attachment(&mut self, kind: Attachment) -> Result<Option<Vec<u8>>, StoreError> {
+        SnapshotReader::attachment(self, kind.kind())
+    }
+
+    fn pages(&mut self, each: &mut EachPage<'_>) -> Result<(), StoreError> {
+        let mut pages = SnapshotReader::pages(self)?;
+        while let Some((gfn, page)) = pages.next_page()? {
+            let content = match page {
+                PageRef::Zero => None,
+                PageRef::Data(page) => Some(page),
+            };
+            if each(gfn, content).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
