@@ -5,13 +5,19 @@
 #![cfg_attr(not(test), no_std)]
 #![deny(missing_docs)]
 
+extern crate alloc;
+
 pub mod boot;
 pub mod console;
+pub mod grants;
 pub mod hv;
 pub mod log;
 pub mod machine;
 pub mod mm;
 pub mod panic;
+pub mod platform;
+pub mod ports;
+pub mod serve;
 pub mod shared_info;
 pub mod time;
 pub mod traps;

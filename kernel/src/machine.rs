@@ -3,9 +3,17 @@
 //! Each phase that fails ends the domain with a message, since nothing can work without it. The order is fixed: traps
 //! before memory (the M2P is read during it), memory before the shared page, the shared page before time and log.
 
+use core::ptr::NonNull;
+
+use xen_drivers::ring::shared::SharedPage;
+use xen_drivers::xenstore::Client;
+use xen_drivers::xenstore::ring::RingWire;
+
 use crate::boot::StartInfo;
 use crate::mm::{self, Budget};
-use crate::{console, hv, panic, shared_info, traps};
+use crate::platform::Xen;
+use crate::serve::Store;
+use crate::{console, grants, hv, info, panic, shared_info, traps};
 
 /// Reads and checks what the builder left.
 ///
@@ -46,4 +54,22 @@ pub fn console(start: &StartInfo) {
         Some(page) => console::attach(page, start.console_port),
         None => panic::die(&format_args!("console: frame {} is not ours", start.console)),
     }
+}
+
+/// From here on pages can be granted, and xenstore answers. dom0 has no xenstore ring: such a boot ends here.
+pub fn xenstore(start: &StartInfo) -> Store {
+    match grants::init() {
+        Ok(entries) => info!("grant table: {entries} entries"),
+        Err(error) => panic::die(&format_args!("grant table: {error}")),
+    }
+    if start.initial_domain {
+        info!("this is dom0, there is no xenstore: nothing to serve");
+        hv::power_off();
+    }
+    let Some(page) = mm::address_of_mfn(start.store).and_then(|address| NonNull::new(address as *mut u8)) else {
+        panic::die(&format_args!("xenstore: frame {} is not ours", start.store));
+    };
+    // SAFETY: the builder's xenstore page, which is ours, mapped for ever and used by nothing else.
+    let page = unsafe { SharedPage::from_raw(page) };
+    Client::new(RingWire::attach(Xen, page, start.store_port))
 }

@@ -10,8 +10,12 @@ fn main() {
 
 #[cfg(feature = "image")]
 mod image {
+    extern crate alloc;
+
+    use alloc::string::ToString;
+
     use livesave_stubdom::boot::{CommandLine, StartInfo};
-    use livesave_stubdom::{error, hv, info, log, machine};
+    use livesave_stubdom::{info, log, machine, panic, serve};
 
     /// Called by boot/entry.S on our own stack; `used_end` is where the builder's things end.
     #[unsafe(no_mangle)]
@@ -22,18 +26,21 @@ mod image {
         kernel_main(&start, used_end)
     }
 
+    /// The domain's life. Everything before the console speaks ends the domain if it fails; everything after the
+    /// service has started says in xenstore what is wrong, and serves on.
     fn kernel_main(start: &StartInfo, used_end: u64) -> ! {
-        let line = start.command_line().unwrap_or("?");
+        let line = start.command_line().unwrap_or("not UTF-8");
         let parsed = CommandLine::parse(line);
         let options = parsed.clone().unwrap_or_default();
         let budget = machine::memory(start, used_end, options.heap_mib);
         machine::console(start);
-        options.log_level.into_iter().for_each(log::set_limit);
-        info!("livesave stub {}: command line {line:?}", env!("CARGO_PKG_VERSION"));
+        log::set_limit(options.log_level.unwrap_or(log::Level::Info as u8));
+        info!("livesave stub {}, command line {line:?}", env!("CARGO_PKG_VERSION"));
         info!("{budget}");
-        if let Err(error) = parsed {
-            error!("{error}");
+        let store = machine::xenstore(start);
+        match serve::live(store, &budget, parsed.map_err(|error| error.to_string())) {
+            Ok(stop) => serve::end(stop),
+            Err(error) => panic::die(&format_args!("xenstore: {error}")),
         }
-        hv::power_off()
     }
 }

@@ -25,3 +25,10 @@ fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
 #[cfg(feature = "image")]
 #[unsafe(no_mangle)]
 extern "C" fn rust_eh_personality() {}
+
+/// alloc was compiled for unwinding as well: its landing pads, which nothing reaches, end here.
+#[cfg(feature = "image")]
+#[unsafe(no_mangle)]
+extern "C" fn _Unwind_Resume() -> ! {
+    hv::crash()
+}

@@ -4,11 +4,10 @@
 //! message: a mistyped `store=` must not silently fall back to the first disk.
 
 use heapless::String;
+use snapshot::take::Hold;
 
 /// Longest virtual device name that `store=` takes ("xvdaaa15" has room).
 pub const MAX_VDEV: usize = 16;
-/// Longest state name that `hold=` takes.
-const MAX_STATE: usize = 24;
 /// Longest dwell that `hold=` takes: ten minutes.
 const MAX_HOLD_MS: u32 = 600_000;
 /// Bounds of `heap=` in MiB.
@@ -22,15 +21,6 @@ pub enum StoreDisk {
     First,
     /// The disk whose `dev` or number is this, as xl.cfg's `vdev=` names it.
     Named(String<MAX_VDEV>),
-}
-
-/// A test aid: dwell in one state of the session, once.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hold {
-    /// The state's name as the status node writes it.
-    pub state: String<MAX_STATE>,
-    /// How long, in milliseconds.
-    pub milliseconds: u32,
 }
 
 /// The parsed command line.
@@ -105,23 +95,21 @@ fn heap(value: &str) -> Result<u32, &'static str> {
 }
 
 fn hold(value: &str) -> Result<Hold, &'static str> {
-    const WANT: &str = "want STATE:MILLISECONDS, at most 600000";
-    let (state, time) = value.split_once(':').ok_or(WANT)?;
-    let milliseconds = time.parse().ok().filter(|time| *time <= MAX_HOLD_MS).ok_or(WANT)?;
-    let state = String::try_from(state).map_err(|_| WANT)?;
-    Ok(Hold { state, milliseconds })
+    const WANT: &str = "want STATE:MILLISECONDS, a state of the status node, at most 600000";
+    value.parse().ok().filter(|hold: &Hold| hold.ms <= MAX_HOLD_MS).ok_or(WANT)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use snapshot::status::State;
 
     #[test]
     fn takes_every_key_in_any_order() {
         let parsed = CommandLine::parse("  hold=copying:1500 heap=32\tloglevel=4 store=xvdb ").unwrap();
         assert_eq!(parsed.store, StoreDisk::Named(String::try_from("xvdb").unwrap()));
         assert_eq!((parsed.log_level, parsed.heap_mib), (Some(4), Some(32)));
-        assert_eq!(parsed.hold, Some(Hold { state: String::try_from("copying").unwrap(), milliseconds: 1500 }));
+        assert_eq!(parsed.hold, Some(Hold { state: State::Copying, ms: 1500 }));
     }
 
     #[test]
@@ -133,12 +121,12 @@ mod tests {
     fn refuses_and_names_the_word() {
         for word in [
             "store", "store=", "store=../x", "store=xvdbxvdbxvdbxvdbx", "loglevel=5", "loglevel=", "heap=1", "heap=99999999",
-            "hold=copying", "hold=copying:600001", "hold=a-state-name-that-is-too-long:1", "root=/dev/xvda", "=",
+            "hold=copying", "hold=copying:600001", "hold=sleeping:1", "root=/dev/xvda", "=",
         ] {
             let line = ["heap=4 ", word].concat();
             assert_eq!(CommandLine::parse(&line).unwrap_err().word, word);
         }
-        for twice in ["store=a store=b", "heap=4 heap=4", "loglevel=1 loglevel=1", "hold=a:1 hold=a:1"] {
+        for twice in ["store=a store=b", "heap=4 heap=4", "loglevel=1 loglevel=1", "hold=captured:1 hold=copying:1"] {
             assert_eq!(CommandLine::parse(twice).unwrap_err().problem, "given twice");
         }
     }

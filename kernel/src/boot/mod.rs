@@ -7,7 +7,7 @@
 mod command_line;
 mod start_info;
 
-pub use command_line::{CommandLine, CommandLineError, Hold, StoreDisk};
+pub use command_line::{CommandLine, CommandLineError, StoreDisk};
 pub use start_info::{StartInfo, StartInfoError};
 
 /// Virtual address of guest-physical address 0 (linker/x86_64-xen-pv.ld says the same).

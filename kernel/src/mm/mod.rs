@@ -23,8 +23,8 @@ use layout::{PAGE, address_of};
 pub use tables::{DATA, READ_ONLY, entry};
 
 /// Frames that the heap leaves for rings, buffers of the disk and grants, when `heap=` does not say otherwise: 1 in 4,
-/// but at most 12 MiB (blkfront's pool and one page for each ring are about 9 MiB).
-const IO_FRAMES: u64 = 12 << 8;
+/// but at most 6 MiB (blkfront's pool, tables and ring are at most 1056 pages, 4.1 MiB).
+const IO_FRAMES: u64 = 6 << 8;
 /// Frames that the heap must leave whatever `heap=` says: 4 MiB.
 const MIN_IO_FRAMES: u64 = 4 << 8;
 
@@ -201,8 +201,8 @@ mod tests {
 
     #[test]
     fn the_heap_leaves_room_for_io() {
-        assert_eq!(heap_frames(16384, None).unwrap(), 16384 - 3072);
-        assert_eq!(heap_frames(8192, None).unwrap(), 8192 - 2048);
+        assert_eq!(heap_frames(16384, None).unwrap(), 16384 - 1536);
+        assert_eq!(heap_frames(5120, None).unwrap(), 5120 - 1280);
         assert_eq!(heap_frames(16384, Some(32)).unwrap(), 8192);
         assert!(matches!(heap_frames(16384, Some(61)), Err(BootMemoryError::HeapTooLarge { heap_mib: 61, free_mib: 64 })));
         assert!(heap_frames(1024, None).is_err());

@@ -35,39 +35,40 @@ pub fn init(tables: [Mfn; WINDOW_TABLES as usize]) {
 /// A batch that is mapped. The next `map` and `clear` end it, which is why both need it gone.
 pub struct Batch<'w> {
     window: spin::MutexGuard<'w, Window>,
-    mapped: &'w mut [Result<(), HvError>],
+    errnos: &'w [u16],
 }
 
 impl Batch<'_> {
     /// Copies page `index` to private memory: once, since the guest may write it meanwhile.
-    pub fn copy(&self, index: usize, into: &mut [u8; PAGE as usize]) -> Result<(), HvError> {
-        self.mapped[index]?;
+    ///
+    /// # Errors
+    /// Xen's errno if the page could not be mapped.
+    pub fn copy(&self, index: usize, into: &mut [u8; PAGE as usize]) -> Result<(), u16> {
+        if self.errnos[index] != 0 {
+            return Err(self.errnos[index]);
+        }
         debug_assert!(index < self.window.used);
         let source = (FOREIGN + index as u64 * PAGE) as *const u8;
-        // SAFETY: slot `index` maps a frame of the guest for as long as this batch lives (the result above says so).
+        // SAFETY: slot `index` maps a frame of the guest for as long as this batch lives (its errno says so).
         // The guest may write meanwhile: the copy is of plain bytes through raw pointers, with no reference to them.
         unsafe { core::ptr::copy_nonoverlapping(source, into.as_mut_ptr(), PAGE as usize) };
         Ok(())
     }
 }
 
-/// Maps `frames` of `domain` (GFNs of a translated guest, MFNs of a PV one); `results` says for each whether it is there.
-pub fn map<'w>(
-    domain: DomId,
-    frames: &[u64],
-    results: &'w mut [Result<(), HvError>],
-) -> Result<Batch<'w>, HvError> {
-    let count = frames.len().min(MAX_BATCH).min(results.len());
+/// Maps `frames` of `domain` (GFNs of a translated guest, MFNs of a PV one), at most [`MAX_BATCH`]. `errnos` gets for
+/// each frame Xen's errno, 0 if it is mapped.
+pub fn map<'w>(domain: DomId, frames: &[u64], errnos: &'w mut [u16]) -> Result<Batch<'w>, HvError> {
+    let count = frames.len().min(MAX_BATCH).min(errnos.len());
     let mut window = WINDOW.lock();
-    let before = core::mem::replace(&mut window.used, count);
-    window.used = before.max(count);
+    window.used = window.used.max(count);
     for start in (0..count).step_by(CALL) {
         let end = count.min(start + CALL);
-        window.write(domain, start, &frames[start..end], &mut results[start..end])?;
+        window.write(domain, start, &frames[start..end], &mut errnos[start..end])?;
     }
     window.clear_from(count)?;
     hv::flush_tlb()?;
-    Ok(Batch { window, mapped: &mut results[..count] })
+    Ok(Batch { window, errnos: &errnos[..count] })
 }
 
 /// Lets go of every frame.
@@ -88,25 +89,21 @@ impl Window {
     }
 
     /// Writes the entries of one L1 table. Xen stops at the first that it refuses: that one is cleared, and on it goes.
-    fn write(
-        &self,
-        domain: DomId,
-        first: usize,
-        frames: &[u64],
-        results: &mut [Result<(), HvError>],
-    ) -> Result<(), HvError> {
+    fn write(&self, domain: DomId, first: usize, frames: &[u64], errnos: &mut [u16]) -> Result<(), HvError> {
         let mut batch = heapless::Vec::<PteUpdate, CALL>::new();
         for (slot, &frame) in (first..).zip(frames) {
             _ = batch.push(self.update(slot, entry(Mfn::new(frame), READ_ONLY)));
         }
-        results.fill(Ok(()));
+        errnos.fill(0);
         let mut done = 0;
         while done < batch.len() {
             let Err((good, refused)) = hv::map_foreign(&batch[done..], domain) else { break };
             done += good;
             let slot = self.update(first + done, 0);
             hv::update_own(&[slot])?;
-            results[done] = Err(refused);
+            // What is no errno of Xen's is a bug of ours: the whole call fails, not one page.
+            let errno = refused.xen().and_then(|errno| u16::try_from(errno.raw()).ok()).ok_or(refused)?;
+            errnos[done] = errno.max(1);
             done += 1;
         }
         Ok(())

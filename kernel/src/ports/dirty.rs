@@ -1,0 +1,67 @@
+//! The guest's dirty bitmap (XEN_DOMCTL_shadow_op).
+//!
+//! Xen keeps the guest paused while a preempted CLEAN or PEEK waits for its continuation, and a stub that is destroyed
+//! just then leaves it so; giving up the processor first makes a preemption inside the call unlikely.
+
+use snapshot::ports::{DirtyLog, TargetError};
+use xen_hypercall::shadow::Pass;
+use xen_hypercall::{XenErrno, sched};
+
+use super::target::{XenTarget, translate};
+use crate::hv;
+
+/// Frames that a bitmap covers.
+fn frames(bitmap: &[u64]) -> u64 {
+    bitmap.len() as u64 * 64
+}
+
+impl XenTarget {
+    fn peek_in(&self, into: &mut [u64], pass: Pass) -> Result<u64, TargetError> {
+        _ = sched::yield_now(&hv::xen());
+        let stats = self.domctl.logdirty_peek(self.domid, into, frames(into), pass).map_err(translate)?;
+        Ok(stats.dirty_count.into())
+    }
+}
+
+impl DirtyLog for XenTarget {
+    fn enable(&mut self) -> Result<(), TargetError> {
+        self.confirm()?;
+        self.domctl.logdirty_enable(self.domid).map_err(|error| match error.xen() {
+            Some(XenErrno::EINVAL) => TargetError::AlreadyOn,
+            _ => translate(error),
+        })
+    }
+
+    fn clean(&mut self, into: &mut [u64]) -> Result<u64, TargetError> {
+        self.confirm()?;
+        _ = sched::yield_now(&hv::xen());
+        let stats = self.domctl.logdirty_clean(self.domid, into, frames(into), Pass::Live).map_err(translate)?;
+        Ok(stats.dirty_count.into())
+    }
+
+    fn peek(&mut self, into: &mut [u64]) -> Result<u64, TargetError> {
+        self.peek_in(into, Pass::Live)
+    }
+
+    fn peek_final(&mut self, into: &mut [u64]) -> Result<u64, TargetError> {
+        self.peek_in(into, Pass::Final)
+    }
+
+    fn dirty_count(&mut self) -> Result<u64, TargetError> {
+        let stats = self.domctl.logdirty_stats(self.domid).map_err(translate)?;
+        Ok(stats.dirty_count.into())
+    }
+
+    fn still_on(&mut self) -> Result<bool, TargetError> {
+        match self.enable() {
+            Ok(()) => Ok(false),
+            Err(TargetError::AlreadyOn) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn off(&mut self) -> Result<(), TargetError> {
+        self.confirm()?;
+        self.domctl.logdirty_off(self.domid).map_err(translate)
+    }
+}

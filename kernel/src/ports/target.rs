@@ -1,0 +1,179 @@
+//! One guest: found by domid and handle, asked for what it is and for its platform state.
+//!
+//! A domid can be given to another domain at any moment, so whatever changes the guest's state or leads to a decision
+//! compares domid and handle first. Reading its frames does not, batch by batch: a batch read from another domain is
+//! found out by the next `info`, which the engine needs before it seals, and costs nothing but the take.
+
+use alloc::vec::Vec;
+
+use snapshot::ports::{DomainControl, DomainInfo, Page, RecordKind, TargetError};
+use xen_hypercall::abi::domctl::{CpuidLeaf, MsrEntry};
+use xen_hypercall::domctl::DomainFlags;
+use xen_hypercall::transport::pv::HypercallPage;
+use xen_hypercall::{DomHandle, DomId, Domctl, Error, Gfn, XenErrno, hvm, memory};
+use zerocopy::{FromZeros, IntoBytes};
+
+use crate::hv;
+use crate::mm::window;
+
+/// Most bytes of HVM context that are taken: 128 vCPUs have about 1 MiB.
+const CONTEXT_MAX: usize = 2 << 20;
+/// Most entries of a CPU policy that are taken (Xen 4.17: 200 leaves, 4 MSRs).
+const POLICY_MAX: u32 = 4096;
+
+/// The guest. Dropping it lets go of every frame that is still mapped.
+pub struct XenTarget {
+    pub(super) domctl: Domctl<HypercallPage>,
+    pub(super) domid: DomId,
+    handle: DomHandle,
+    /// Frame numbers of a batch: what goes into a hypercall.
+    pub(super) frames: Vec<u64>,
+    /// The answers for a batch, one errno each.
+    pub(super) errnos: Vec<u16>,
+    /// The private copy that is handed out.
+    pub(super) page: Page,
+    /// Room for the HVM context, had before the pause.
+    context: Vec<u8>,
+}
+
+/// Whose fault an error is.
+pub(super) fn translate(error: Error) -> TargetError {
+    match error {
+        Error::NotFound { .. } => TargetError::Gone,
+        Error::Xen { call, errno } => match errno {
+            XenErrno::ESRCH => TargetError::Gone,
+            XenErrno::EPERM | XenErrno::EACCES => TargetError::Denied { op: call },
+            XenErrno::ENOMEM => TargetError::NoMemory,
+            XenErrno::EOPNOTSUPP => TargetError::Unsupported,
+            other => TargetError::Hypercall { op: call, errno: u16::try_from(other.raw()).unwrap_or(u16::MAX) },
+        },
+        Error::Short { call, .. } | Error::Argument { call, .. } | Error::Grant { call, .. } => {
+            TargetError::Hypercall { op: call, errno: 0 }
+        }
+        _ => TargetError::Unsupported,
+    }
+}
+
+fn reserve<T>(into: &mut Vec<T>, count: usize) -> Result<(), TargetError> {
+    into.try_reserve_exact(count).map_err(|_| TargetError::NoMemory)
+}
+
+impl XenTarget {
+    /// A guest that is named by both; nothing is asked of Xen but its version.
+    pub fn new(domid: DomId, handle: DomHandle) -> Result<Self, TargetError> {
+        let domctl = Domctl::probe(hv::xen()).map_err(translate)?;
+        let (mut frames, mut errnos) = (Vec::new(), Vec::new());
+        reserve(&mut frames, window::MAX_BATCH)?;
+        reserve(&mut errnos, window::MAX_BATCH)?;
+        Ok(Self { domctl, domid, handle, frames, errnos, page: [0; 4096], context: Vec::new() })
+    }
+
+    /// Is it still the one? To be called before anything that changes it.
+    pub(super) fn confirm(&self) -> Result<(), TargetError> {
+        self.domctl.getdomaininfo(self.domid, Some(self.handle)).map(|_| ()).map_err(translate)
+    }
+
+    fn policy(&self) -> Result<(Vec<CpuidLeaf>, Vec<MsrEntry>), TargetError> {
+        let (nr_leaves, nr_msrs) = self.domctl.cpu_policy_size(self.domid).map_err(translate)?;
+        let (mut leaves, mut msrs) = (Vec::new(), Vec::new());
+        reserve(&mut leaves, nr_leaves.min(POLICY_MAX) as usize)?;
+        reserve(&mut msrs, nr_msrs.min(POLICY_MAX) as usize)?;
+        leaves.resize(leaves.capacity(), CpuidLeaf::new_zeroed());
+        msrs.resize(msrs.capacity(), MsrEntry::new_zeroed());
+        let (leaf_count, msr_count) =
+            self.domctl.get_cpu_policy(self.domid, &mut leaves, &mut msrs).map_err(translate)?;
+        leaves.truncate(leaf_count);
+        msrs.truncate(msr_count);
+        Ok((leaves, msrs))
+    }
+
+    /// Room for the context as it is now and half as much again, so that the pause need not ask for the size.
+    fn prepare_context(&mut self) -> Result<(), TargetError> {
+        let size = self.domctl.hvm_context_size(self.domid).map_err(translate)?;
+        let room = size + size / 2;
+        if room > CONTEXT_MAX {
+            return Err(TargetError::NoMemory);
+        }
+        self.context = Vec::new();
+        reserve(&mut self.context, room)?;
+        self.context.resize(room, 0);
+        Ok(())
+    }
+
+    /// X86_TSC_INFO (libxc-migration-stream.pandoc): mode u32, kHz u32, ns u64, incarnation u32, zero u32.
+    fn tsc_info(&self) -> Result<[u8; 24], TargetError> {
+        let info = self.domctl.gettscinfo(self.domid).map_err(translate)?;
+        let mut body = [0; 24];
+        body[..4].copy_from_slice(&info.tsc_mode.to_le_bytes());
+        body[4..8].copy_from_slice(&info.gtsc_khz.to_le_bytes());
+        body[8..16].copy_from_slice(&info.elapsed_nsec.to_le_bytes());
+        body[16..20].copy_from_slice(&info.incarnation.to_le_bytes());
+        Ok(body)
+    }
+
+    /// HVM_PARAMS: count u32, zero u32, then index u64 and value u64 of each parameter that is not zero.
+    fn params(&self) -> Result<heapless::Vec<u8, PARAMS_BYTES>, TargetError> {
+        let mut body = heapless::Vec::new();
+        let full = |_| TargetError::NoMemory;
+        body.extend_from_slice(&[0; 8]).map_err(full)?;
+        let mut count = 0u32;
+        for index in hvm::SAVED_PARAMS {
+            let value = hvm::get_param(&hv::xen(), self.domid, index).map_err(translate)?;
+            if value != 0 {
+                body.extend_from_slice(&u64::from(index).to_le_bytes()).map_err(full)?;
+                body.extend_from_slice(&value.to_le_bytes()).map_err(full)?;
+                count += 1;
+            }
+        }
+        body[..4].copy_from_slice(&count.to_le_bytes());
+        Ok(body)
+    }
+}
+
+/// Bytes of an HVM_PARAMS record with every parameter in it.
+const PARAMS_BYTES: usize = 8 + 16 * hvm::SAVED_PARAMS.len();
+
+impl Drop for XenTarget {
+    fn drop(&mut self) {
+        if let Err(error) = window::clear() {
+            crate::error!("letting go of the guest's frames: {error}");
+        }
+    }
+}
+
+impl DomainControl for XenTarget {
+    fn info(&mut self) -> Result<DomainInfo, TargetError> {
+        let info = self.domctl.getdomaininfo(self.domid, Some(self.handle)).map_err(translate)?;
+        Ok(DomainInfo {
+            domid: info.domain,
+            handle: info.handle,
+            dying: info.flags.contains(DomainFlags::DYING),
+            shutdown: info.shutdown,
+            paused: info.flags.contains(DomainFlags::PAUSED),
+            hvm: info.is_hvm(),
+            tot_pages: info.tot_pages,
+            max_pages: info.max_pages,
+            max_vcpu_id: info.max_vcpu_id.unwrap_or(0),
+        })
+    }
+
+    fn max_gfn(&mut self) -> Result<Gfn, TargetError> {
+        memory::maximum_gpfn(&hv::xen(), self.domid).map_err(translate)
+    }
+
+    fn static_records(&mut self, out: &mut dyn FnMut(RecordKind, &[u8])) -> Result<(), TargetError> {
+        self.confirm()?;
+        let (leaves, msrs) = self.policy()?;
+        out(RecordKind::X86_CPUID_POLICY, leaves.as_bytes());
+        out(RecordKind::X86_MSR_POLICY, msrs.as_bytes());
+        self.prepare_context()
+    }
+
+    fn platform_records(&mut self, out: &mut dyn FnMut(RecordKind, &[u8])) -> Result<(), TargetError> {
+        out(RecordKind::X86_TSC_INFO, &self.tsc_info()?);
+        let length = self.domctl.gethvmcontext(self.domid, &mut self.context).map_err(translate)?;
+        out(RecordKind::HVM_CONTEXT, &self.context[..length]);
+        out(RecordKind::HVM_PARAMS, &self.params()?);
+        Ok(())
+    }
+}

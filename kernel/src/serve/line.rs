@@ -1,0 +1,271 @@
+//! The line to dom0: the nodes below `data/livesave/` and `control/shutdown`, over the stub's one xenstore connection.
+//!
+//! Everything that is read is a peer's text: parsed by `snapshot`, answered with a refusal or dropped with a line in the
+//! log (docs/protocol/xenstore.md says which). During a session the line serves xenstore on its own: a second request is
+//! refused, a word with a foreign token dropped, a wish for shutdown turned into a cancel and kept for the end.
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use heapless::Deque;
+use snapshot::fault::Fault;
+use snapshot::names::Token;
+use snapshot::ports::{Clock, Control, ControlLost, Message};
+use snapshot::request::Request;
+use snapshot::status::Status;
+use snapshot::verdict::{Cancel, Verdict};
+use xen_drivers::platform::Platform;
+use xen_drivers::xenstore::ring::RingWire;
+use xen_drivers::xenstore::{Client, Event, Nodes, XsError};
+use xen_hypercall::EvtchnPort;
+
+use crate::platform::Xen;
+use crate::{debug, error, info, warn};
+
+/// The stub's xenstore client.
+pub type Store = Client<RingWire<Xen>>;
+
+/// Messages that wait for the engine, which takes them in for every batch.
+const MESSAGES_MAX: usize = 8;
+
+const REQUEST: &str = "data/livesave/request";
+const REFUSED: &str = "data/livesave/refused";
+const STATUS: &str = "data/livesave/status";
+const CANCEL: &str = "data/livesave/cancel";
+const VERDICT: &str = "data/livesave/verdict";
+const SHUTDOWN: &str = "control/shutdown";
+/// What is watched.
+const WATCHED: [&str; 4] = [REQUEST, CANCEL, VERDICT, SHUTDOWN];
+
+/// How the domain is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// `poweroff` or `halt`.
+    PowerOff,
+    /// `reboot`.
+    Reboot,
+}
+
+/// The running session, as far as the line is concerned.
+struct Session {
+    token: Token,
+    release: EvtchnPort,
+    messages: Deque<Message, MESSAGES_MAX>,
+}
+
+/// The line.
+pub struct Line {
+    store: Store,
+    session: Option<Session>,
+    /// The request node changed since it was last read.
+    requested: bool,
+    stop: Option<Stop>,
+}
+
+impl Line {
+    /// A line over a fresh connection; nothing is watched yet.
+    pub fn new(store: Store) -> Self {
+        Self { store, session: None, requested: false, stop: None }
+    }
+
+    /// The client, for what is not the protocol's business: devices.
+    pub fn store(&mut self) -> &mut Store {
+        &mut self.store
+    }
+
+    /// Watches everything that dom0 may write. Each watch fires once at once, so nothing that came earlier is missed.
+    pub fn listen(&mut self) -> Result<(), XsError> {
+        WATCHED.iter().try_for_each(|path| self.store.watch(path, path))
+    }
+
+    /// Sleeps until there is something to do: a request's text, or the wish to stop.
+    pub fn wait_request(&mut self) -> Result<Result<Vec<u8>, Stop>, XsError> {
+        loop {
+            if let Some(stop) = self.stop {
+                return Ok(Err(stop));
+            }
+            if core::mem::take(&mut self.requested) {
+                if let Some(text) = self.find(REQUEST)? {
+                    return Ok(Ok(text));
+                }
+                continue;
+            }
+            if let Some(event) = self.store.next_event(u64::MAX)? {
+                self.heard(&event)?;
+            }
+        }
+    }
+
+    /// Takes the request node away: it is taken up or refused.
+    pub fn request_done(&mut self) -> Result<(), XsError> {
+        self.store.rm(REQUEST)
+    }
+
+    /// Answers a request that is not taken up while no session runs.
+    pub fn refuse(&mut self, token: Token, fault: Fault, reason: impl core::fmt::Display) -> Result<(), XsError> {
+        warn!("refused ({}): {reason}", fault.word());
+        self.store.write(STATUS, format!("{}", Status::refused(token, fault, reason)))
+    }
+
+    /// Writes the status of something that is no session.
+    pub fn report(&mut self, status: &Status) -> Result<(), XsError> {
+        self.store.write(STATUS, format!("{status}"))
+    }
+
+    /// A session begins: from now on words with its token are messages. A cancel may lie there already.
+    pub fn begin(&mut self, token: Token, release: EvtchnPort) -> Result<(), XsError> {
+        self.session = Some(Session { token, release, messages: Deque::new() });
+        self.hear_cancel()
+    }
+
+    /// The session is over; what comes now is an answer to nothing.
+    pub fn end(&mut self) {
+        self.session = None;
+    }
+
+    /// Whether dom0 wants the domain to end.
+    pub fn stop(&self) -> Option<Stop> {
+        self.stop
+    }
+
+    fn find(&mut self, path: &str) -> Result<Option<Vec<u8>>, XsError> {
+        match self.store.read(path) {
+            Ok(text) => Ok(Some(text).filter(|text| !text.is_empty())),
+            Err(error) if error.is_missing() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn heard(&mut self, event: &Event) -> Result<(), XsError> {
+        match event {
+            Event::Fired { token, .. } => self.look_at(token),
+            Event::Rescan => WATCHED.iter().try_for_each(|path| self.look_at(path)),
+        }
+    }
+
+    fn look_at(&mut self, path: &str) -> Result<(), XsError> {
+        match path {
+            REQUEST if self.session.is_some() => self.refuse_second(),
+            REQUEST => {
+                self.requested = true;
+                Ok(())
+            }
+            CANCEL => self.hear_cancel(),
+            VERDICT => self.hear_verdict(),
+            SHUTDOWN => self.hear_shutdown(),
+            other => {
+                debug!("a watch that is not ours: {other:?}");
+                Ok(())
+            }
+        }
+    }
+
+    /// A request during a session: refused as busy, in a node of its own. The running session's own node is gone.
+    fn refuse_second(&mut self) -> Result<(), XsError> {
+        let Some(text) = self.find(REQUEST)? else { return Ok(()) };
+        let token = Request::token_of(&text).unwrap_or(Token([0; 16]));
+        warn!("a second request is refused: {token}");
+        self.store.write(REFUSED, format!("{}", Status::refused(token, Fault::Busy, "a session runs already")))?;
+        self.request_done()
+    }
+
+    fn hear_cancel(&mut self) -> Result<(), XsError> {
+        let Some(text) = self.find(CANCEL)? else { return Ok(()) };
+        match Cancel::parse(&text) {
+            Ok(cancel) => self.message(cancel.token, Message::Cancel),
+            Err(error) => warn!("a malformed cancel is dropped: {error}"),
+        }
+        Ok(())
+    }
+
+    fn hear_verdict(&mut self) -> Result<(), XsError> {
+        let Some(text) = self.find(VERDICT)? else { return Ok(()) };
+        match Verdict::parse(&text) {
+            Ok(verdict) => self.message(verdict.token, Message::Verdict(verdict)),
+            Err(error) => warn!("a malformed verdict is dropped: {error}"),
+        }
+        Ok(())
+    }
+
+    /// Passes a word on, if it is for the running session.
+    fn message(&mut self, token: Token, message: Message) {
+        match &mut self.session {
+            Some(session) if session.token == token => {
+                // The engine takes all of them in several times a second; a peer that floods us loses its own words.
+                if session.messages.push_back(message).is_err() {
+                    warn!("too many words at once, one is dropped");
+                }
+            }
+            _ => info!("a word for {token} is dropped: no such session"),
+        }
+    }
+
+    fn hear_shutdown(&mut self) -> Result<(), XsError> {
+        let Some(text) = self.find(SHUTDOWN)? else { return Ok(()) };
+        let stop = match text.as_slice() {
+            b"poweroff" | b"halt" => Stop::PowerOff,
+            b"reboot" => Stop::Reboot,
+            other => {
+                warn!("control/shutdown: {:?} is not for this domain", core::str::from_utf8(other).unwrap_or("?"));
+                return Ok(());
+            }
+        };
+        info!("asked to stop: {stop:?}");
+        // The empty value is the acknowledgement (docs/misc/xenstore-paths.pandoc, control/shutdown).
+        self.store.write(SHUTDOWN, "")?;
+        self.stop = Some(stop);
+        if let Some(session) = &mut self.session {
+            _ = session.messages.push_back(Message::Cancel);
+        }
+        Ok(())
+    }
+
+    /// Takes in what has come, without waiting.
+    fn attend(&mut self, until_ns: u64) -> Result<(), ControlLost> {
+        let lost = |error: XsError| {
+            error!("xenstore: {error}");
+            ControlLost
+        };
+        if let Some(event) = self.store.next_event(until_ns).map_err(lost)? {
+            self.heard(&event).map_err(lost)?;
+        }
+        Ok(())
+    }
+
+    fn message_waits(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| !session.messages.is_empty())
+    }
+}
+
+impl Clock for Line {
+    fn now_ns(&mut self) -> u64 {
+        Xen.now_ns()
+    }
+}
+
+impl Control for Line {
+    fn publish(&mut self, status: &Status) -> Result<(), ControlLost> {
+        debug!("{:?} {:?}", status.state, status.counters);
+        self.report(status).map_err(|error| {
+            error!("xenstore: {error}");
+            ControlLost
+        })
+    }
+
+    fn poll(&mut self) -> Result<Option<Message>, ControlLost> {
+        if !self.message_waits() {
+            self.attend(0)?;
+        }
+        Ok(self.session.as_mut().and_then(|session| session.messages.pop_front()))
+    }
+
+    fn wait(&mut self, until_ns: u64) -> Result<(), ControlLost> {
+        if self.message_waits() { Ok(()) } else { self.attend(until_ns) }
+    }
+
+    fn release(&mut self) -> Result<(), ControlLost> {
+        let session = self.session.as_ref().ok_or(ControlLost)?;
+        Xen.notify(session.release);
+        Ok(())
+    }
+}
