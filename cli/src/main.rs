@@ -5,11 +5,13 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod catalog;
 mod cmd;
 mod config;
 mod domain;
 mod exit;
 mod host;
+mod image;
 mod keeper;
 mod show;
 mod stub;

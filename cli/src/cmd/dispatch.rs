@@ -1,6 +1,6 @@
 //! Which command runs.
 
-use super::{cancel, doctor, recover, rm, status, take};
+use super::{cancel, doctor, export, init, list, recover, restore, rm, status, take, verify};
 use crate::args::{Cli, Command};
 use crate::exit::Outcome;
 use crate::keeper;
@@ -15,11 +15,11 @@ pub fn run(cli: &Cli) -> Outcome {
         Command::Cancel => cancel::run(&cli.place),
         Command::Recover => recover::run(&cli.place),
         Command::Keeper => keeper::process::main(),
-        Command::Store(_)
-        | Command::Ls { .. }
-        | Command::Show { .. }
-        | Command::Verify { .. }
-        | Command::Export { .. }
-        | Command::Restore(_) => Err(crate::exit::Exit::Internal.fail("not there yet")),
+        Command::Store(store) => init::run(store, cli.place.json),
+        Command::Ls { guest } => list::ls(guest.as_deref(), &cli.place),
+        Command::Show { name } => list::show(name, &cli.place),
+        Command::Verify { name } => verify::run(name.as_deref(), &cli.place),
+        Command::Export { name, output } => export::run(name, output, &cli.place),
+        Command::Restore(restore) => restore::run(restore, &cli.place),
     }
 }

@@ -3,12 +3,17 @@
 mod cancel;
 mod dispatch;
 mod doctor;
+mod export;
 mod faults;
+mod init;
+mod list;
 mod preflight;
 mod progress;
 mod recover;
+mod restore;
 mod rm;
 mod status;
 mod take;
+mod verify;
 
 pub use dispatch::run;

@@ -1,0 +1,109 @@
+//! Opening the store for reading, and what its errors mean to the operator.
+
+use crate::args::Place;
+use crate::exit::{Exit, Failure, Outcome};
+use crate::host::device::{Access, Device};
+use crate::host::tree::{self, Tree};
+use crate::stub;
+use snapshot::store::{Catalog, StoreError};
+use std::path::PathBuf;
+
+/// A store, open for reading.
+pub type Open = Catalog<Device>;
+
+/// What an error of the store means.
+pub fn trouble(what: impl std::fmt::Display, error: StoreError) -> Failure {
+    let (exit, hint) = match error {
+        StoreError::NotFormatted => (Exit::NoStore, "`livesave store init` makes one"),
+        StoreError::Foreign => (Exit::NoStore, "name the store's device with --store"),
+        StoreError::NewerVersion { .. } | StoreError::UnknownFeatures { .. } => (Exit::BadStore, "upgrade livesave"),
+        StoreError::TooSmall { .. } => (Exit::NoSpace, "take a larger device"),
+        StoreError::Shrunk { .. } => (Exit::BadStore, "grow the device back to its old size"),
+        StoreError::NotFound => (Exit::NoSnapshot, "`livesave ls` shows the snapshots"),
+        StoreError::BadName(_) => (Exit::Usage, "a snapshot is named GUEST@NAME"),
+        StoreError::ReadOnly => (Exit::BadStore, "make the device writable"),
+        StoreError::Io(_) => (Exit::BadStore, "look at the disk: `dmesg`, smartctl"),
+        StoreError::TooLong { .. } => (Exit::Usage, "shorten it"),
+        _ => (Exit::BadStore, "`livesave verify` shows which snapshots are whole; other copies of the device may help"),
+    };
+    exit.fail(format_args!("{what}: {error}")).hint(hint)
+}
+
+/// The path of the store: `--store`, or the stub's disk.
+pub fn path(place: &Place) -> Outcome<PathBuf> {
+    match &place.store {
+        Some(path) => Ok(path.clone()),
+        None => stub::store_path(&mut tree::connect()? as &mut dyn Tree, place),
+    }
+}
+
+/// Opens the store of this place.
+pub fn open(place: &Place) -> Outcome<Open> {
+    let path = path(place)?;
+    let device = Device::open(&path, Access::Read)?;
+    Catalog::open(device).map_err(|failed| trouble(path.display(), failed.error))
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use crate::host::device::tests::scratch;
+    use snapshot::names::SnapshotName;
+    use snapshot::store::{AttachmentKind, FormatOptions, NewSnapshot, SealInfo, Store, format};
+    use xen_hypercall::types::{DomHandle, Gfn};
+
+    /// A store in a file, with one snapshot `web01@one` of three pages.
+    pub fn sample(name: &str) -> PathBuf {
+        let path = scratch(name, 64 << 20);
+        let mut device = Device::open(&path, Access::Exclusive).unwrap();
+        format(&mut device, &FormatOptions { label: "test", store_id: [7; 16], key: [9; 32], now_unix: 1 }).unwrap();
+        let mut store = Store::open(device).unwrap_or_else(|failed| panic!("{:?}", failed.error));
+        let snapshot: SnapshotName = "web01@one".parse().unwrap();
+        let new = NewSnapshot {
+            name: &snapshot.to_string(),
+            guest_name: "web01",
+            guest_uuid: DomHandle::new([5; 16]).raw(),
+            mode: "live",
+            created_unix: 1_795_359_600,
+            max_gfn: Gfn::new(100),
+            reserve_bytes: 1 << 20,
+        };
+        let mut taking = store.begin(&new).unwrap();
+        taking.run_begin().unwrap();
+        taking.page(Gfn::new(1), &[1; 4096]).unwrap();
+        taking.zero(Gfn::new(2)).unwrap();
+        taking.page(Gfn::new(3), &[3; 4096]).unwrap();
+        taking.run_end().unwrap();
+        taking.attach(AttachmentKind::CONFIG_JSON, include_bytes!("../tests/data/config.json")).unwrap();
+        taking.attach(AttachmentKind::STATIC_RECORDS, &[]).unwrap();
+        taking.attach(AttachmentKind::PLATFORM_RECORDS, &[]).unwrap();
+        taking.seal(&SealInfo { sealed_unix: 2, rounds: 3, pages_sent: 3, pause_us: 4, elapsed_us: 5 }).unwrap();
+        path
+    }
+
+    fn place(path: &std::path::Path) -> Place {
+        Place { stub: "livesave".to_owned(), store: Some(path.to_owned()), json: false }
+    }
+
+    #[test]
+    fn a_store_in_a_file_is_read() {
+        let path = sample("catalog");
+        let listed = open(&place(&path)).unwrap().list().unwrap();
+        std::fs::remove_file(path).unwrap();
+        assert_eq!(listed.len(), 1);
+        assert_eq!(listed[0].snapshot.as_ref().unwrap().data_pages, 2);
+    }
+
+    #[test]
+    fn each_kind_of_bad_store_has_its_exit_status() {
+        let empty = scratch("catalog-empty", 64 << 20);
+        assert_eq!(open(&place(&empty)).err().unwrap().exit, Exit::NoStore);
+        std::fs::write(&empty, vec![0x5a; 64 << 20]).unwrap();
+        assert_eq!(open(&place(&empty)).err().unwrap().exit, Exit::NoStore);
+        std::fs::remove_file(empty).unwrap();
+        let short = sample("catalog-short");
+        std::fs::File::options().write(true).open(&short).unwrap().set_len(32 << 20).unwrap();
+        assert_eq!(open(&place(&short)).err().unwrap().exit, Exit::BadStore);
+        std::fs::remove_file(short).unwrap();
+    }
+}

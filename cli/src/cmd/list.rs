@@ -1,0 +1,103 @@
+//! `livesave ls` and `show`: what the store holds. A damaged snapshot is listed with its damage, never left out.
+
+use super::rm::parse_name;
+use crate::args::Place;
+use crate::config::Config;
+use crate::exit::Outcome;
+use crate::{catalog, show};
+use serde_json::{Value, json};
+use snapshot::store::{AttachmentKind, Listed, SnapshotInfo};
+use xen_hypercall::types::DomHandle;
+
+/// Lists the snapshots, of one guest or of all.
+pub fn ls(guest: Option<&str>, place: &Place) -> Outcome {
+    let mut store = catalog::open(place)?;
+    let listed = store.list().map_err(|error| catalog::trouble("the store", error))?;
+    let of_guest = |one: &&Listed| guest.is_none_or(|guest| one.name.split('@').next() == Some(guest));
+    let listed: Vec<&Listed> = listed.iter().filter(of_guest).collect();
+    if place.json {
+        return show::print_json(&listed.iter().map(|one| listed_json(one)).collect());
+    }
+    let headings = ["NAME", "TAKEN (UTC)", "MODE", ">MEMORY", ">STORED", ">PAUSE", ">TIME"];
+    show::print(&show::table(&headings, listed.iter().map(|one| listed_row(one))))
+}
+
+fn memory(info: &SnapshotInfo) -> u64 {
+    info.data_pages.saturating_add(info.zero_pages).saturating_mul(4096)
+}
+
+fn listed_row(one: &Listed) -> Vec<String> {
+    let mut row = vec![one.name.clone(), show::moment(one.created_unix)];
+    match &one.snapshot {
+        Ok(info) => row.extend([
+            info.mode.clone(),
+            show::size(memory(info)),
+            show::size(info.stored_bytes),
+            show::time(info.pause_us),
+            show::time(info.elapsed_us),
+        ]),
+        Err(error) => row.push(format!("DAMAGED: {error}")),
+    }
+    row
+}
+
+fn listed_json(one: &Listed) -> Value {
+    match &one.snapshot {
+        Ok(info) => info_json(info),
+        Err(error) => json!({
+            "name": one.name, "id": one.id, "created_unix": one.created_unix, "damaged": error.to_string(),
+        }),
+    }
+}
+
+fn info_json(info: &SnapshotInfo) -> Value {
+    json!({
+        "name": info.name, "id": info.id, "guest": info.guest_name,
+        "uuid": DomHandle::new(info.guest_uuid).to_string(), "mode": info.mode, "created_unix": info.created_unix,
+        "sealed_unix": info.sealed_unix, "generation": info.generation.0, "max_gfn": info.max_gfn.raw(),
+        "data_pages": info.data_pages, "zero_pages": info.zero_pages, "memory_bytes": memory(info),
+        "stored_bytes": info.stored_bytes, "runs": info.runs, "rounds": info.rounds,
+        "pages_sent": info.pages_sent, "capture_us": info.pause_us, "elapsed_us": info.elapsed_us,
+        "digest": info.root_digest.to_string(),
+    })
+}
+
+/// Shows one snapshot.
+pub fn show(text: &str, place: &Place) -> Outcome {
+    let name = parse_name(text)?.to_string();
+    let mut store = catalog::open(place)?;
+    let mut reader = store.snapshot(&name).map_err(|error| catalog::trouble(&name, error))?;
+    let config = reader.attachment(AttachmentKind::CONFIG_JSON).map_err(|error| catalog::trouble(&name, error))?;
+    let disks = match config {
+        Some(text) => Config::from_json(&text)?.disks()?,
+        None => Vec::new(),
+    };
+    let info = reader.info();
+    if place.json {
+        let disks = disks.iter().map(|disk| json!({ "vdev": disk.vdev, "path": disk.path, "writable": disk.writable }));
+        let mut value = info_json(info);
+        value["disks"] = disks.collect();
+        return show::print_json(&value);
+    }
+    let mut rows = rows(info);
+    for disk in &disks {
+        let access = if disk.writable { "writable" } else { "read-only" };
+        rows.push(vec![format!("disk {}", disk.vdev), format!("{} ({access})", disk.path)]);
+    }
+    show::print(&show::table(&["snapshot", &name], rows))
+}
+
+fn rows(info: &SnapshotInfo) -> Vec<Vec<String>> {
+    let row = |what: &str, value: String| vec![what.to_owned(), value];
+    vec![
+        row("guest", format!("{} ({})", info.guest_name, DomHandle::new(info.guest_uuid))),
+        row("taken", format!("{} UTC, mode {}", show::moment(info.created_unix), info.mode)),
+        row("sealed", format!("{} UTC, generation {}", show::moment(info.sealed_unix), info.generation)),
+        row("memory", format!("{} ({} pages with data, {} zero)", show::size(memory(info)), info.data_pages, info.zero_pages)),
+        row("stored", format!("{} in {} runs", show::size(info.stored_bytes), info.runs)),
+        row("rounds", format!("{}, {} pages sent", info.rounds, info.pages_sent)),
+        row("time", show::time(info.elapsed_us)),
+        row("our part of the pause", show::time(info.pause_us)),
+        row("digest", info.root_digest.to_string()),
+    ]
+}
