@@ -3,7 +3,7 @@
 use crate::args::Place;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::host::device::{Access, Device};
-use crate::host::tree::{self, Tree};
+use crate::host::tree;
 use crate::stub;
 use snapshot::store::{Catalog, StoreError};
 use std::path::PathBuf;
@@ -33,7 +33,7 @@ pub fn trouble(what: impl std::fmt::Display, error: StoreError) -> Failure {
 pub fn path(place: &Place) -> Outcome<PathBuf> {
     match &place.store {
         Some(path) => Ok(path.clone()),
-        None => stub::store_path(&mut tree::connect()? as &mut dyn Tree, place),
+        None => stub::store_path(&mut tree::connect()?, place),
     }
 }
 
@@ -75,8 +75,10 @@ pub mod tests {
         taking.page(Gfn::new(3), &[3; 4096]).unwrap();
         taking.run_end().unwrap();
         taking.attach(AttachmentKind::CONFIG_JSON, include_bytes!("../tests/data/config.json")).unwrap();
-        taking.attach(AttachmentKind::STATIC_RECORDS, &[]).unwrap();
-        taking.attach(AttachmentKind::PLATFORM_RECORDS, &[]).unwrap();
+        for (kind, record) in [(AttachmentKind::STATIC_RECORDS, 0x11_u32), (AttachmentKind::PLATFORM_RECORDS, 0x8)] {
+            let bytes: Vec<u8> = [record, 24, 0, 0, 0, 0, 0, 0].iter().flat_map(|word| word.to_le_bytes()).collect();
+            taking.attach(kind, &bytes).unwrap();
+        }
         taking.seal(&SealInfo { sealed_unix: 2, rounds: 3, pages_sent: 3, pause_us: 4, elapsed_us: 5 }).unwrap();
         path
     }

@@ -2,44 +2,14 @@
 
 use crate::catalog;
 use crate::exit::{Exit, Failure, Outcome};
-use snapshot::export::{EachPage, ExportError, ExportOptions, Exported, Source, export};
-use snapshot::ports::{BlockDevice, Stop};
-use snapshot::store::{AttachmentKind, PageRef, SnapshotReader, StoreError};
+use snapshot::export::{ExportError, ExportOptions, Exported, export};
+use snapshot::ports::BlockDevice;
+use snapshot::store::{AttachmentKind, SnapshotReader};
 use snapshot::stream::Sink;
-use snapshot::take::Attachment;
 use std::io::{self, BufWriter, Write};
 
 /// Bytes that are written at once.
 const BUFFER: usize = 1 << 20;
-
-struct Reading<'a, 'b, D>(&'a mut SnapshotReader<'b, D>);
-
-impl<D: BlockDevice> Source for Reading<'_, '_, D> {
-    type Error = StoreError;
-
-    fn attachment(&mut self, kind: Attachment) -> Result<Option<Vec<u8>>, StoreError> {
-        self.0.attachment(match kind {
-            Attachment::ConfigJson => AttachmentKind::CONFIG_JSON,
-            Attachment::StaticRecords => AttachmentKind::STATIC_RECORDS,
-            Attachment::PlatformRecords => AttachmentKind::PLATFORM_RECORDS,
-            Attachment::Stats => AttachmentKind::STATS,
-        })
-    }
-
-    fn pages(&mut self, each: &mut EachPage<'_>) -> Result<(), StoreError> {
-        let mut pages = self.0.pages()?;
-        while let Some((gfn, page)) = pages.next_page()? {
-            let page = match page {
-                PageRef::Zero => None,
-                PageRef::Data(page) => Some(page),
-            };
-            if each(gfn, page) == Err(Stop) {
-                break;
-            }
-        }
-        Ok(())
-    }
-}
 
 struct Writing<W: Write>(BufWriter<W>);
 
@@ -69,7 +39,7 @@ pub fn write<D: BlockDevice, W: Write>(
     let name = reader.info().name.clone();
     let mut sink = Writing(BufWriter::with_capacity(BUFFER, to));
     let options = ExportOptions { config: config.map(str::as_bytes), ..ExportOptions::default() };
-    let exported = export(&mut Reading(reader), &mut sink, &options).map_err(|error| match error {
+    let exported = export(reader, &mut sink, &options).map_err(|error| match error {
         ExportError::Source(error) => Broken::Snapshot(catalog::trouble(&name, error)),
         ExportError::Sink(error) => Broken::Reader(error),
         ExportError::Unusable(why) => {

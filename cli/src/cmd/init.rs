@@ -24,12 +24,12 @@ pub fn run(args: &Store, as_json: bool) -> Outcome {
     }
     unused(path)?;
     let mut device = Device::open(path, Access::Exclusive)?;
-    if let Some(found) = contents(&mut device, path)? {
-        if destroy.is_none() {
-            let what = format!("{} holds {found}", path.display());
-            let hint = format!("if it may be destroyed: --destroy-contents-of {}", path.display());
-            return Err(Exit::DeviceInUse.fail(what).hint(hint));
-        }
+    if let Some(found) = contents(&mut device, path)?
+        && destroy.is_none()
+    {
+        let what = format!("{} holds {found}", path.display());
+        let hint = format!("if it may be destroyed: --destroy-contents-of {}", path.display());
+        return Err(Exit::DeviceInUse.fail(what).hint(hint));
     }
     let now_unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let options = FormatOptions { label, store_id: files::random()?, key: files::random()?, now_unix };

@@ -93,7 +93,10 @@ fn rows(info: &SnapshotInfo) -> Vec<Vec<String>> {
         row("guest", format!("{} ({})", info.guest_name, DomHandle::new(info.guest_uuid))),
         row("taken", format!("{} UTC, mode {}", show::moment(info.created_unix), info.mode)),
         row("sealed", format!("{} UTC, generation {}", show::moment(info.sealed_unix), info.generation)),
-        row("memory", format!("{} ({} pages with data, {} zero)", show::size(memory(info)), info.data_pages, info.zero_pages)),
+        row(
+            "memory",
+            format!("{} ({} pages with data, {} zero)", show::size(memory(info)), info.data_pages, info.zero_pages),
+        ),
         row("stored", format!("{} in {} runs", show::size(info.stored_bytes), info.runs)),
         row("rounds", format!("{}, {} pages sent", info.rounds, info.pages_sent)),
         row("time", show::time(info.elapsed_us)),

@@ -74,7 +74,7 @@ fn refuse_unmapped(disks: &[Disk], mapping: &BTreeMap<String, String>, as_they_a
     }
     let what = format!("writable disks may have moved on since the snapshot: {}", left.join(", "));
     Err(Exit::DisksUnmapped.fail(what).hint(
-        "map each to its state at the snapshot with --disk VDEV=PATH, or --disks-as-they-are if you know that nothing wrote to them",
+        "map each to its state of then with --disk VDEV=PATH; --disks-as-they-are if nothing wrote to them since",
     ))
 }
 
@@ -93,7 +93,9 @@ fn refuse_living(tree: &mut impl Tree, config: &Config) -> Outcome {
 }
 
 fn xl_failed(why: impl std::fmt::Display) -> Failure {
-    Exit::XlFailed.fail(format_args!("xl restore: {why}")).hint("its own words stand above; nothing in the store changed")
+    Exit::XlFailed
+        .fail(format_args!("xl restore: {why}"))
+        .hint("its own words stand above; nothing in the store changed")
 }
 
 fn through_xl<D: BlockDevice>(reader: &mut SnapshotReader<'_, D>, config: &Config, paused: bool) -> Outcome {

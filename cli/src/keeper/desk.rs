@@ -106,13 +106,13 @@ impl Desk {
 
     /// Carries out a command.
     pub fn act(&mut self, machine: &Machine, seq: u32, command: Command) {
-        if command.needs_record() {
-            if let Err(error) = self.record.update(Stage::from(machine.mark())) {
-                // What could not be undone after our death must not be done.
-                eprintln!("keeper: the record cannot be written: {error}");
-                self.seen.done = Some(Completion { seq, outcome: Outcome::Failed });
-                return;
-            }
+        if command.needs_record()
+            && let Err(error) = self.record.update(Stage::from(machine.mark()))
+        {
+            // What could not be undone after our death must not be done.
+            eprintln!("keeper: the record cannot be written: {error}");
+            self.seen.done = Some(Completion { seq, outcome: Outcome::Failed });
+            return;
         }
         let (domid, handle) = self.target;
         let result = match command {
