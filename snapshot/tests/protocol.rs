@@ -231,3 +231,49 @@ proptest! {
         }
     }
 }
+
+/// The rows `| a | b | ...` of a document, cells trimmed.
+fn rows(document: &str) -> impl Iterator<Item = Vec<&str>> {
+    document.lines().filter(|line| line.starts_with('|')).map(|line| line.split('|').skip(1).map(str::trim).collect())
+}
+
+#[test]
+fn the_document_lists_every_word() {
+    let document = include_str!("../../docs/protocol/xenstore.md");
+    let first: Vec<&str> = rows(document).map(|cells| cells[0]).collect();
+    let listed = |word: &str| first.iter().any(|cell| cell.split(", ").any(|name| name == format!("`{word}`")));
+    for fault in Fault::ALL {
+        assert!(listed(fault.word()), "{fault}");
+    }
+    for state in State::ALL {
+        assert!(listed(state.word()), "{state}");
+    }
+    for line in TAKE.lines().chain(Status::new(take().token, State::Done).to_string().lines()) {
+        let key = line.split('=').next().unwrap();
+        assert!(listed(key), "{key}");
+    }
+}
+
+#[test]
+fn the_document_has_the_bounds_of_the_code() {
+    use snapshot::session::limits::*;
+    let document = include_str!("../../docs/protocol/failures.md");
+    let value = |name: &str| {
+        let row = rows(document).find(|cells| cells[0] == format!("`{name}`")).expect(name);
+        row[1].trim_end_matches(" ms").parse::<u64>().expect(name)
+    };
+    for (name, ns) in [
+        ("SUSPEND_WAIT_NS", SUSPEND_WAIT_NS),
+        ("SUSPEND_POLL_NS", SUSPEND_POLL_NS),
+        ("LOOK_NS", LOOK_NS),
+        ("VERDICT_WAIT_NS", VERDICT_WAIT_NS),
+        ("VERDICT_POLL_NS", VERDICT_POLL_NS),
+        ("OFF_RETRY_NS", OFF_RETRY_NS),
+        ("PROGRESS_NS", PROGRESS_NS),
+    ] {
+        assert_eq!(value(name) * 1_000_000, ns, "{name}");
+    }
+    assert_eq!(value("OFF_ATTEMPTS"), u64::from(OFF_ATTEMPTS));
+    assert_eq!(value("FULL_PASSES_MAX"), u64::from(FULL_PASSES_MAX));
+    assert_eq!(value("MESSAGES_MAX"), MESSAGES_MAX as u64);
+}

@@ -5,23 +5,12 @@
 //! end, what was begun in the store is sealed or discarded; a seal follows only on *captured* and the keeper's
 //! `resumed`; the number of steps is bounded. It never looks at a page, a clock or a port.
 
+use super::limits;
 use super::trouble::Trouble;
 use crate::fault::Fault;
 use crate::policy::{Decision, Policy, RoundStats};
 use crate::status::State;
 use crate::verdict::Verdict;
-
-/// Every bound of a session, in one place; docs/protocol/failures.md has the same table.
-pub mod limits {
-    /// From want-suspend to the suspend. The keeper allows 30 s for the ack and 30 s for the suspend after it.
-    pub const SUSPEND_WAIT_NS: u64 = 75_000_000_000;
-    /// From the release to the verdict.
-    pub const VERDICT_WAIT_NS: u64 = 60_000_000_000;
-    /// Full passes of a live take, the first included; more are wanted only by a guest that balloons.
-    pub const FULL_PASSES_MAX: u32 = 3;
-    /// Attempts to switch tracking off (Xen answers -EBUSY while another tool is in the middle of a call).
-    pub const OFF_ATTEMPTS: u32 = 5;
-}
 
 /// Which pages a round sends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

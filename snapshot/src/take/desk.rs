@@ -5,15 +5,9 @@
 use crate::fault::Fault;
 use crate::names::Token;
 use crate::ports::{Clock, Control, ControlLost, Message};
-use crate::session::{Machine, Trouble};
+use crate::session::{Machine, Trouble, limits};
 use crate::status::{Counters, State, Status};
 use crate::verdict::Verdict;
-
-/// Least time between two progress reports within a state.
-pub const PROGRESS_NS: u64 = 250_000_000;
-
-/// Most messages taken in at one go, so that a chatty peer cannot stop the copying.
-const MESSAGES_MAX: usize = 16;
 
 /// Longest sleep within a dwell.
 const DWELL_STEP_NS: u64 = 10_000_000;
@@ -102,14 +96,14 @@ impl<'a, K: Control + Clock> Desk<'a, K> {
 
     /// Between two batches: takes messages in, reports progress when it is time.
     pub fn attend(&mut self, counters: &Counters) -> Result<(), Trouble> {
-        for _ in 0..MESSAGES_MAX {
+        for _ in 0..limits::MESSAGES_MAX {
             match self.control.poll()? {
                 None => break,
                 Some(Message::Cancel) => return Err(Trouble::new(Fault::Cancelled, "cancelled from dom0")),
                 Some(Message::Verdict(verdict)) => self.heard(verdict)?,
             }
         }
-        if self.now_ns().saturating_sub(self.published_ns) >= PROGRESS_NS {
+        if self.now_ns().saturating_sub(self.published_ns) >= limits::PROGRESS_NS {
             self.publish(counters)?;
         }
         Ok(())

@@ -13,21 +13,9 @@ use crate::fault::Fault;
 use crate::policy::{Policy, RoundStats};
 use crate::ports::{Clock, Control, DirtyLog, DomainControl, DomainInfo, GuestMemory, ShutdownCode};
 use crate::request::Take;
-use crate::session::{Action, Machine, Observation, Pass, Trouble};
+use crate::session::{Action, Machine, Observation, Pass, Trouble, limits};
 use crate::status::{Counters, State, Status};
 use crate::tracking::PeekPlan;
-
-/// How often the guest is looked at while it is copied.
-pub(super) const LOOK_NS: u64 = 100_000_000;
-
-/// Between two looks for the suspend. The pause is ours only from the first sight of it.
-const SUSPEND_POLL_NS: u64 = 2_000_000;
-
-/// Between two looks for the verdict, if no message wakes us.
-const VERDICT_POLL_NS: u64 = 50_000_000;
-
-/// Between two attempts to switch tracking off.
-const OFF_RETRY_NS: u64 = 20_000_000;
 
 /// Everything that the engine does to a guest.
 pub trait Target: DomainControl + DirtyLog + GuestMemory {}
@@ -240,7 +228,7 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
             return Ok(Observation::Suspended);
         }
         running(info)?;
-        self.desk.wait(SUSPEND_POLL_NS)?;
+        self.desk.wait(limits::SUSPEND_POLL_NS)?;
         Ok(Observation::Nothing)
     }
 
@@ -259,7 +247,7 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
         let answer = self.target.off();
         if answer.is_err() {
             // Another tool in the middle of a call makes Xen answer -EBUSY: give it a moment before the next attempt.
-            let _ = self.desk.wait(OFF_RETRY_NS);
+            let _ = self.desk.wait(limits::OFF_RETRY_NS);
         }
         done(answer)
     }
@@ -285,7 +273,7 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
         if let Some(verdict) = self.desk.verdict() {
             return Ok(Observation::Verdict(verdict));
         }
-        self.desk.wait(VERDICT_POLL_NS)?;
+        self.desk.wait(limits::VERDICT_POLL_NS)?;
         Ok(Observation::Nothing)
     }
 }
@@ -318,7 +306,7 @@ impl Look {
 
     /// Is it time? Then the next time is later.
     pub(super) fn is_due(&mut self, now_ns: u64) -> bool {
-        let due = now_ns.saturating_sub(self.looked_ns) >= LOOK_NS;
+        let due = now_ns.saturating_sub(self.looked_ns) >= limits::LOOK_NS;
         if due {
             self.looked_ns = now_ns;
         }

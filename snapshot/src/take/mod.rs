@@ -8,7 +8,7 @@ mod recorder;
 mod records;
 mod store;
 
-pub use desk::{Hold, PROGRESS_NS};
+pub use desk::Hold;
 pub use engine::{Engine, Options, Target};
 pub use recorder::{Attachment, NewTake, Recorder};
 pub use records::Records;

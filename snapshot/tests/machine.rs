@@ -1,0 +1,217 @@
+//! The session's machine against arbitrary observations: whatever is seen, in whatever order, what was switched on is
+//! switched off, the release happens once, a seal needs its reasons, and the end comes.
+
+use proptest::prelude::*;
+use snapshot::fault::Fault;
+use snapshot::fields::Line;
+use snapshot::names::Token;
+use snapshot::policy::{Policy, RoundStats};
+use snapshot::session::{Action, Capture, Machine, Observation, Pass, Trouble, limits};
+use snapshot::status::State;
+use snapshot::verdict::Verdict;
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// Far more than any session needs.
+const STEPS_MAX: usize = 1000;
+
+fn verdict(resumed: bool) -> Observation {
+    Observation::Verdict(Verdict { token: Token([0; 16]), resumed, reason: Line::default() })
+}
+
+fn trouble(fault: Fault) -> Observation {
+    Observation::Trouble(Trouble::new(fault, "said the test"))
+}
+
+fn stats(round: u32, dirty_current: u64) -> RoundStats {
+    RoundStats { round, memory: 1000, dirty_previous: 100, dirty_current, sent_total: 1000 }
+}
+
+/// What the outside is like, as the actions left it.
+#[derive(Default, Debug)]
+struct Outside {
+    tracking: bool,
+    releases: u32,
+    captured: bool,
+    flushed: bool,
+    resumed: bool,
+    sealed: bool,
+    begun: bool,
+}
+
+impl Outside {
+    /// Does `action` with the luck that `choice` says, and tells what was seen.
+    fn act(&mut self, action: Action, choice: u8, round: u32) -> Observation {
+        assert!(!self.sealed || action == Action::Finish, "nothing follows a seal");
+        if choice < 20 && action != Action::Release {
+            return self.fail(action, choice);
+        }
+        match action {
+            Action::Prepare => self.begun = true,
+            Action::Enable => self.tracking = true,
+            Action::Round(_) => {
+                assert!(self.tracking, "rounds need tracking");
+                return Observation::Round(stats(round, u64::from(choice)), choice % 11 == 0);
+            }
+            Action::Recheck => return Observation::Rechecked(choice.is_multiple_of(3)),
+            Action::AwaitSuspend if choice.is_multiple_of(2) => return Observation::Nothing,
+            Action::AwaitSuspend => return Observation::Suspended,
+            Action::Capture(_) => self.captured = true,
+            Action::Release => {
+                self.releases += 1;
+                if choice < 20 {
+                    return trouble(Fault::ControlLost);
+                }
+            }
+            Action::TrackingOff => self.tracking = false,
+            Action::Flush => self.flushed = true,
+            Action::AwaitVerdict if choice % 3 == 0 => return Observation::Nothing,
+            Action::AwaitVerdict => {
+                self.resumed = choice % 3 == 1;
+                return verdict(self.resumed);
+            }
+            Action::Seal => {
+                assert!(self.captured && self.flushed && self.resumed && self.releases == 1);
+                self.sealed = true;
+                self.begun = false;
+            }
+            Action::Discard => self.begun = false,
+            Action::Finish => {}
+        }
+        Observation::Done
+    }
+
+    fn fail(&mut self, action: Action, choice: u8) -> Observation {
+        let faults = [Fault::Cancelled, Fault::Hypercall, Fault::Gone, Fault::Store, Fault::ForeignSuspend];
+        let fault = faults[usize::from(choice) % faults.len()];
+        if action == Action::TrackingOff && fault == Fault::Gone {
+            self.tracking = false;
+        }
+        if action == Action::Discard {
+            self.begun = false;
+        }
+        trouble(fault)
+    }
+}
+
+/// Runs a session to its end. `strange` observations, which answer no action, come in between.
+fn run(policy: Policy, choices: &[u8], strange: bool) -> (Outside, Machine) {
+    let (mut machine, mut outside) = (Machine::new(policy), Outside::default());
+    let (mut now_ns, mut seen) = (0, Observation::Begin);
+    for step in 0..STEPS_MAX {
+        let action = machine.step(now_ns, seen);
+        if action == Action::Finish {
+            return (outside, machine);
+        }
+        let choice = choices[step % choices.len()];
+        now_ns += u64::from(choice % 5 + 1) * SECOND_NS;
+        seen = outside.act(action, choice, machine.round());
+        // Not in place of an order that was carried out: that engine would be beyond help.
+        let waits = matches!(action, Action::AwaitSuspend | Action::AwaitVerdict | Action::Recheck | Action::Round(_));
+        if strange && waits && choice % 7 == 0 {
+            seen = Observation::Begin;
+        }
+    }
+    panic!("no end in sight: {machine:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+    #[test]
+    fn every_way_out_keeps_the_promises(choices in prop::collection::vec(any::<u8>(), 1..80), live: bool, strange: bool) {
+        let policy = if live { Policy::Live } else { Policy::Save };
+        let (outside, machine) = run(policy, &choices, strange);
+        let left_on = machine.trouble().is_some_and(|trouble| trouble.fault == Fault::TrackingLeftOn);
+        prop_assert_eq!(outside.releases, 1);
+        prop_assert!(!outside.tracking || left_on, "{:?}", machine);
+        prop_assert!(!outside.begun, "{:?}", machine);
+        prop_assert!(machine.state().is_final());
+        prop_assert_eq!(outside.sealed, machine.state() == State::Sealed);
+        prop_assert!(outside.sealed || machine.trouble().is_some());
+        prop_assert!(machine.round() <= policy.rounds() + limits::FULL_PASSES_MAX);
+    }
+}
+
+/// Steps through `seen` from the beginning; the actions that follow.
+fn script(policy: Policy, seen: &[(u64, Observation)]) -> Vec<Action> {
+    let mut machine = Machine::new(policy);
+    let mut actions = vec![machine.step(0, Observation::Begin)];
+    actions.extend(seen.iter().map(|(now_ns, seen)| machine.step(*now_ns, seen.clone())));
+    actions
+}
+
+fn done() -> (u64, Observation) {
+    (0, Observation::Done)
+}
+
+#[test]
+fn a_take_that_goes_well() {
+    use Action::*;
+    let seen = [
+        done(),
+        done(),
+        (0, Observation::Round(stats(1, 500), false)),
+        (0, Observation::Round(stats(2, 0), false)),
+        (0, Observation::Round(RoundStats { dirty_previous: 0, ..stats(3, 0) }, false)),
+        (0, Observation::Rechecked(false)),
+        (0, Observation::Nothing),
+        (0, Observation::Suspended),
+        done(),
+        done(),
+        done(),
+        done(),
+        (0, Observation::Nothing),
+        (0, verdict(true)),
+        done(),
+    ];
+    let expected = [
+        Prepare,
+        Enable,
+        Round(Pass::Full),
+        Round(Pass::Dirty),
+        Round(Pass::Dirty),
+        Recheck,
+        AwaitSuspend,
+        AwaitSuspend,
+        Capture(snapshot::session::Capture::LastSet),
+        Release,
+        TrackingOff,
+        Flush,
+        AwaitVerdict,
+        AwaitVerdict,
+        Seal,
+        Finish,
+    ];
+    assert_eq!(script(Policy::Live, &seen), expected);
+}
+
+#[test]
+fn save_suspends_first() {
+    let actions = script(Policy::Save, &[done(), done(), (0, Observation::Suspended)]);
+    let expected = [Action::Prepare, Action::Enable, Action::AwaitSuspend, Action::Capture(Capture::Everything)];
+    assert_eq!(actions, expected);
+}
+
+#[test]
+fn an_enable_that_failed_is_not_undone() {
+    let seen = [done(), (0, trouble(Fault::LogDirtyOn)), done(), done()];
+    let expected = [Action::Prepare, Action::Enable, Action::Release, Action::Discard, Action::Finish];
+    assert_eq!(script(Policy::Live, &seen), expected, "somebody else's tracking stays on");
+}
+
+#[test]
+fn off_is_tried_often_enough_and_no_longer() {
+    let mut seen = vec![done(), done(), (0, trouble(Fault::Cancelled)), done()];
+    seen.extend((0..limits::OFF_ATTEMPTS).map(|_| (0, trouble(Fault::Hypercall))));
+    let actions = script(Policy::Live, &seen);
+    let offs = actions.iter().filter(|action| **action == Action::TrackingOff).count();
+    assert_eq!(offs, limits::OFF_ATTEMPTS as usize);
+    assert_eq!(actions.last(), Some(&Action::Discard));
+}
+
+#[test]
+fn waits_end_at_their_deadline_and_not_before() {
+    let wait = limits::SUSPEND_WAIT_NS;
+    let seen = [done(), done(), (wait - 1, Observation::Nothing), (wait, Observation::Nothing)];
+    assert_eq!(script(Policy::Save, &seen)[3..], [Action::AwaitSuspend, Action::Release]);
+}
