@@ -118,7 +118,11 @@ fn run(policy: Policy, choices: &[u8], strange: bool) -> (Outside, Machine) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4000))]
     #[test]
-    fn every_way_out_keeps_the_promises(choices in prop::collection::vec(any::<u8>(), 1..80), live: bool, strange: bool) {
+    fn every_way_out_keeps_the_promises(
+        choices in prop::collection::vec(any::<u8>(), 1..80),
+        live: bool,
+        strange: bool,
+    ) {
         let policy = if live { Policy::Live } else { Policy::Save };
         let (outside, machine) = run(policy, &choices, strange);
         let left_on = machine.trouble().is_some_and(|trouble| trouble.fault == Fault::TrackingLeftOn);

@@ -1,4 +1,5 @@
-//! libxc migration stream, version 3 (docs/specs/libxc-migration-stream.pandoc; tools/libs/guest/xg_sr_stream_format.h).
+//! libxc migration stream, version 3 (Xen: docs/specs/libxc-migration-stream.pandoc and
+//! tools/libs/guest/xg_sr_stream_format.h).
 //!
 //! Records are {type u32, length u32, body, zero padding to 8}, little-endian; the image header alone is big-endian.
 

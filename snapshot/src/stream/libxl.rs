@@ -1,4 +1,5 @@
-//! libxl migration stream, version 2 (docs/specs/libxl-migration-stream.pandoc; tools/libs/light/libxl_sr_stream_format.h).
+//! libxl migration stream, version 2 (Xen: docs/specs/libxl-migration-stream.pandoc and
+//! tools/libs/light/libxl_sr_stream_format.h).
 //!
 //! For PV and PVH: the header, one LIBXC_CONTEXT whose libxc stream follows without a length, END.
 

@@ -31,8 +31,8 @@ impl Batch {
         self.gfns.retain(keep);
     }
 
-    /// Refills with the next gfns that are in `set` (`present`) or not in it, lie in `from..end` and pass `keep`, packed
-    /// to a full batch however sparse they are. Returns where to go on, `end` when there is nothing more.
+    /// Refills with the next gfns that are in `set` (`present`) or not in it, lie in `from..end` and pass `keep`,
+    /// packed to a full batch however sparse they are. Returns where to go on, `end` when there is nothing more.
     pub fn refill(
         &mut self,
         set: &Bitmap,
@@ -79,7 +79,11 @@ mod tests {
     proptest! {
         /// Batches partition what passes: ascending, none twice, none lost, each full but the last.
         #[test]
-        fn batches_partition_the_set(gfns in prop::collection::btree_set(0u64..65536, 0..6000), end in 1u64..65536, odd: bool) {
+        fn batches_partition_the_set(
+            gfns in prop::collection::btree_set(0u64..65536, 0..6000),
+            end in 1u64..65536,
+            odd: bool,
+        ) {
             let mut set = Bitmap::try_new(Gfn::new(65535)).unwrap();
             gfns.iter().for_each(|&gfn| set.insert(Gfn::new(gfn)));
             let expected: Vec<u64> = gfns.into_iter().filter(|gfn| *gfn < end && (!odd || gfn % 2 == 1)).collect();

@@ -160,7 +160,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn behaves_as_a_set(added in prop::collection::btree_set(0u64..65536, 0..200), removed in prop::collection::vec(0u64..65536, 0..50)) {
+        fn behaves_as_a_set(
+            added in prop::collection::btree_set(0u64..65536, 0..200),
+            removed in prop::collection::vec(0u64..65536, 0..50),
+        ) {
             let mut bitmap = Bitmap::try_new(Gfn::new(65535)).unwrap();
             let mut model: BTreeSet<u64> = added.clone();
             added.iter().for_each(|&gfn| bitmap.insert(Gfn::new(gfn)));
