@@ -12,6 +12,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod blkfront;
+pub mod console;
 pub mod grant;
 pub mod platform;
 pub mod ring;

@@ -1,5 +1,9 @@
-//! What can go wrong with a request, and who is at fault.
+//! What can go wrong with a device or a request, and who is at fault.
 
+use super::geometry::GeometryError;
+use crate::platform::PlatformError;
+use crate::xenbus::Failure;
+use crate::xenstore::XsError;
 use core::fmt;
 
 /// What was asked of the device.
@@ -74,3 +78,56 @@ impl fmt::Display for IoError {
 }
 
 impl core::error::Error for IoError {}
+
+/// Why a device cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectError {
+    /// xenstore failed.
+    Xenstore(XsError),
+    /// No pages, grants or ports.
+    Platform(PlatformError),
+    /// This domain has no such device.
+    NoDevice,
+    /// A node of the toolstack or the backend is missing or makes no sense.
+    BadNode(&'static str),
+    /// The backend did not follow the protocol.
+    Handshake(Failure),
+    /// The backend's numbers make no sense.
+    Geometry(GeometryError),
+    /// The backend did not get ready in time.
+    Timeout,
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Xenstore(error) => write!(f, "{error}"),
+            Self::Platform(error) => write!(f, "{error}"),
+            Self::NoDevice => f.write_str("there is no such block device"),
+            Self::BadNode(name) => write!(f, "xenstore node `{name}` of the block device makes no sense"),
+            Self::Handshake(failure) => write!(f, "{failure}"),
+            Self::Geometry(error) => write!(f, "{error}"),
+            Self::Timeout => f.write_str("the block backend does not get ready"),
+        }
+    }
+}
+
+impl core::error::Error for ConnectError {}
+
+impl From<XsError> for ConnectError {
+    fn from(error: XsError) -> Self {
+        Self::Xenstore(error)
+    }
+}
+
+impl From<PlatformError> for ConnectError {
+    fn from(error: PlatformError) -> Self {
+        Self::Platform(error)
+    }
+}
+
+impl From<GeometryError> for ConnectError {
+    fn from(error: GeometryError) -> Self {
+        Self::Geometry(error)
+    }
+}

@@ -95,41 +95,52 @@ impl SharedPage {
 
     /// Copies out, each byte read once; the copy is private.
     pub fn read_bytes(&self, offset: usize, into: &mut [u8]) {
-        let head = head_len(offset, into.len());
-        let (head_bytes, rest) = into.split_at_mut(head);
-        let mut at = offset;
-        for byte in head_bytes {
-            *byte = self.load_u8(at);
-            at += 1;
-        }
+        let mut from = self.range(offset, into.len());
+        let (head, rest) = into.split_at_mut(head_len(offset, into.len()));
         let (words, tail) = rest.as_chunks_mut::<8>();
+        for byte in head {
+            // SAFETY: `range` checked that every byte up to the slice's length lies in the page.
+            *byte = unsafe { from.read_volatile() };
+            from = from.wrapping_add(1);
+        }
         for word in words {
-            *word = self.load_u64(at).to_le_bytes();
-            at += 8;
+            // SAFETY: in the page, and `from` is a multiple of 8 behind the head.
+            *word = unsafe { from.cast::<u64>().read_volatile() }.to_le_bytes();
+            from = from.wrapping_add(8);
         }
         for byte in tail {
-            *byte = self.load_u8(at);
-            at += 1;
+            // SAFETY: in the page.
+            *byte = unsafe { from.read_volatile() };
+            from = from.wrapping_add(1);
         }
     }
 
     /// Copies in.
     pub fn write_bytes(&self, offset: usize, from: &[u8]) {
-        let (head_bytes, rest) = from.split_at(head_len(offset, from.len()));
-        let mut at = offset;
-        for byte in head_bytes {
-            self.store_u8(at, *byte);
-            at += 1;
-        }
+        let mut to = self.range(offset, from.len());
+        let (head, rest) = from.split_at(head_len(offset, from.len()));
         let (words, tail) = rest.as_chunks::<8>();
+        for byte in head {
+            // SAFETY: `range` checked that every byte up to the slice's length lies in the page.
+            unsafe { to.write_volatile(*byte) };
+            to = to.wrapping_add(1);
+        }
         for word in words {
-            self.store_u64(at, u64::from_le_bytes(*word));
-            at += 8;
+            // SAFETY: in the page, and `to` is a multiple of 8 behind the head.
+            unsafe { to.cast::<u64>().write_volatile(u64::from_le_bytes(*word)) };
+            to = to.wrapping_add(8);
         }
         for byte in tail {
-            self.store_u8(at, *byte);
-            at += 1;
+            // SAFETY: in the page.
+            unsafe { to.write_volatile(*byte) };
+            to = to.wrapping_add(1);
         }
+    }
+
+    /// Pointer to `len` bytes at `offset`, all of them in the page.
+    fn range(&self, offset: usize, len: usize) -> *mut u8 {
+        assert!(offset <= PAGE_SIZE && len <= PAGE_SIZE - offset, "a copy beyond a shared page");
+        self.base.as_ptr().wrapping_add(offset)
     }
 
     /// Sets every byte.
@@ -220,6 +231,23 @@ mod tests {
         assert_eq!(page.load_u8(PAGE_SIZE - 1), 1);
         page.store_u64(8, u64::MAX - 1);
         assert_eq!(page.load_u64(8), u64::MAX - 1);
+        heap::free_page(page);
+    }
+
+    #[test]
+    fn a_copy_past_the_end_stops_before_memory_is_touched() {
+        for (offset, len) in
+            [(PAGE_SIZE, 1), (PAGE_SIZE - 7, 8), (0, PAGE_SIZE + 1), (usize::MAX, 2), (8, usize::MAX / 2)]
+        {
+            let caught = std::panic::catch_unwind(|| {
+                let page = heap::alloc_page();
+                page.range(offset, len)
+            });
+            assert!(caught.is_err(), "{offset} {len}");
+        }
+        let page = heap::alloc_page();
+        page.read_bytes(PAGE_SIZE, &mut []);
+        page.write_bytes(0, &[7; PAGE_SIZE]);
         heap::free_page(page);
     }
 
