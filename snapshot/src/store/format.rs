@@ -12,7 +12,7 @@ use crate::store::error::{Result, StoreError};
 use crate::store::geometry::{Geometry, MetaObject, Slot};
 use crate::store::layout::{BLOCK, HEARTBEAT_BLOCK, Kind};
 use crate::store::meta::{self, MetaPtr};
-use crate::store::superblock::{Generation, LABEL_MAX, Slots, StoreId, Superblock};
+use crate::store::superblock::{Generation, LABEL_MAX, Slots, StoreId, Superblock, void_slot};
 use crate::store::table::SegmentTable;
 
 /// Blocks at the start that [`probe`] looks at: 128 KiB, where file systems, partition tables and RAID say who they are.
@@ -42,7 +42,7 @@ pub fn format<D: BlockDevice>(device: &mut D, options: &FormatOptions<'_>) -> Re
         return Err(StoreError::TooLong { what: "label", limit: LABEL_MAX as u64 });
     }
     for at in [geometry.slot(Slot::A), geometry.slot(Slot::B)] {
-        device.write(BlockIdx(at), &[0; BLOCK])?;
+        device.write(BlockIdx(at), &void_slot())?;
     }
     device.flush()?;
     device.write(BlockIdx(HEARTBEAT_BLOCK), &[0; BLOCK])?;

@@ -112,6 +112,13 @@ fn segment_blocks() -> u32 {
     u32::try_from(SEGMENT_BLOCKS).unwrap_or(u32::MAX)
 }
 
+/// A slot that says nothing but whose it is: formatting begins with it, so that no tear of it looks foreign.
+pub fn void_slot() -> Page {
+    let mut block = [0; BLOCK];
+    field::MAGIC.put(&mut block, &SUPERBLOCK_MAGIC);
+    block
+}
+
 /// A block that may be a superblock.
 pub struct RawSuperblock<'a> {
     block: &'a Page,
@@ -131,7 +138,8 @@ impl<'a> RawSuperblock<'a> {
         if magic == SUPERBLOCK_MAGIC && Digest(field::CHECKSUM.array(self.block)) == sum {
             return self.parse().map(|found| SlotState::Valid(Box::new(found)));
         }
-        if self.block.iter().all(|byte| *byte == 0) {
+        let empty = self.block.get(field::MAGIC.size..).is_some_and(|rest| rest.iter().all(|byte| *byte == 0));
+        if empty && (magic == [0; 8] || magic == SUPERBLOCK_MAGIC) {
             return Ok(SlotState::Blank);
         }
         let differing: u32 = magic.iter().zip(&SUPERBLOCK_MAGIC).map(|(a, b)| (a ^ b).count_ones()).sum();
@@ -208,7 +216,7 @@ pub enum SlotState {
     Damaged,
     /// The device cannot read it.
     Unreadable(StoreError),
-    /// All zero.
+    /// All zero, or void: formatting has begun and not ended.
     Blank,
     /// Somebody else's.
     Foreign,

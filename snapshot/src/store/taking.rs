@@ -438,8 +438,7 @@ fn limit(what: &'static str, text: &str, limit: usize) -> Result<()> {
 /// Refuses a take that cannot fit: pages, their indexes, and what sealing needs.
 fn room<D: BlockDevice>(store: &Store<D>, reserve: u64) -> Result<()> {
     let index = (reserve / BLOCK as u64).saturating_mul(INDEX_BYTES);
-    let seal = if reserve == 0 { SEGMENT_BYTES } else { SEAL_SEGMENTS * SEGMENT_BYTES };
-    let wanted = reserve.saturating_add(index).saturating_add(seal);
+    let wanted = reserve.saturating_add(index).saturating_add(SEAL_SEGMENTS * SEGMENT_BYTES);
     let available = u64::from(store.usable()) * SEGMENT_BYTES;
     if wanted > available { Err(StoreError::Full { wanted, available }) } else { Ok(()) }
 }

@@ -37,6 +37,8 @@ pub type Image = BTreeMap<u64, Rc<Page>>;
 pub enum Op {
     Write(u64, Rc<Page>),
     Flush,
+    /// A flush that failed: what was pending is lost, though reads still see it.
+    Lost,
     /// Not an operation: the workload reached a point where the promises change.
     Mark(usize),
 }
@@ -50,6 +52,8 @@ pub struct Faults {
     pub fail_from: Option<u64>,
     /// The n-th flush does nothing, and says that all is well.
     pub swallow_flush: Option<u64>,
+    /// The n-th flush fails, and what was pending never arrives; reads go on seeing it (a page cache does that).
+    pub lose_flush: Option<u64>,
 }
 
 pub struct State {
@@ -156,6 +160,10 @@ impl BlockDevice for Disk {
         let mut state = self.0.borrow_mut();
         let number = state.flushes;
         state.flushes += 1;
+        if state.faults.lose_flush == Some(number) {
+            state.log.push(Op::Lost);
+            return Err(IoError::Failed { at: BlockIdx(0) });
+        }
         if state.faults.swallow_flush != Some(number) {
             state.log.push(Op::Flush);
         }
@@ -179,6 +187,7 @@ pub fn cuts(start: &Image, log: &[Op], mut each: impl FnMut(&Cut)) {
         match op {
             Op::Write(block, page) => cut.pending.push((*block, page.clone())),
             Op::Flush => cut.durable.extend(cut.pending.drain(..)),
+            Op::Lost => cut.pending.clear(),
             Op::Mark(point) => cut.mark = *point,
         }
         each(&cut);
