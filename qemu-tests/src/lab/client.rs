@@ -166,8 +166,15 @@ impl Port {
         wire::send(&mut self.stream, kind, payload).map_err(gone)
     }
 
+    /// The next frame that is no greeting: under load several HELLOs go out before the first answer comes, and the
+    /// answers to the others arrive later.
     fn next(&mut self) -> Result<Frame> {
-        wire::receive(&mut self.stream).map_err(gone)
+        loop {
+            let frame = wire::receive(&mut self.stream).map_err(gone)?;
+            if frame.kind != Kind::HELLO {
+                return Ok(frame);
+            }
+        }
     }
 }
 
