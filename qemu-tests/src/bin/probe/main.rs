@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod frames;
+mod selftest;
 mod state;
 mod watch;
 
@@ -20,7 +21,8 @@ const USAGE: &str = "usage: probe COMMAND DOMID
   logdirty   status|on|off: whether log-dirty is off (status leaves it as it was)
   suspendwatch [MICROSECONDS]: each change of the shutdown flag, polled at this interval (500), until killed
   resume     fast resume, as `xc_domain_resume`
-  pause, unpause";
+  pause, unpause
+  selftest   checks the dom0 side of xen-hypercall; DOMID does not matter";
 
 /// What every command works with.
 pub struct Probe {
@@ -47,6 +49,7 @@ fn main() -> Result<()> {
         ("resume", []) => state::resume(&probe, &mut out)?,
         ("pause", []) => probe.xen.pause(domain)?,
         ("unpause", []) => probe.xen.unpause(domain)?,
+        ("selftest", []) => selftest::run(&probe, &mut out)?,
         _ => bail!(USAGE),
     }
     out.flush().context("writing")
