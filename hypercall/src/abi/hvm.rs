@@ -91,6 +91,8 @@ constants! {
     HW_CPU_RAX: usize = 512, "offsetof(struct hvm_hw_cpu, rax)";
     /// Where rip stands in a CPU record.
     HW_CPU_RIP: usize = 640, "offsetof(struct hvm_hw_cpu, rip)";
+    /// Where the TSC stands in a CPU record; it counts on while the guest stands still.
+    HW_CPU_TSC: usize = 1008, "offsetof(struct hvm_hw_cpu, tsc)";
     /// Where cr3 stands in a CPU record.
     HW_CPU_CR3: usize = 672, "offsetof(struct hvm_hw_cpu, cr3)";
 }

@@ -16,13 +16,13 @@ use xen_hypercall::{DomId, Domctl};
 
 const USAGE: &str = "usage: probe COMMAND DOMID
   frames     `gfn type digest` of every populated frame (PVH, HVM)
-  vcpu       `type instance length digest bytes` of every record of the HVM context
+  vcpu       `type instance length digest bytes` of every record of the HVM context; the TSC reads 0
   info       what getdomaininfo says
   logdirty   status|on|off: whether log-dirty is off (status leaves it as it was)
   suspendwatch [MICROSECONDS]: each change of the shutdown flag, polled at this interval (500), until killed
   resume     fast resume, as `xc_domain_resume`
   pause, unpause
-  selftest   checks the dom0 side of xen-hypercall; DOMID does not matter";
+  selftest   checks the dom0 side of xen-hypercall; DOMID is any guest";
 
 /// What every command works with.
 pub struct Probe {

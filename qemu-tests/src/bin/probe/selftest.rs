@@ -30,8 +30,8 @@ fn buffers(probe: &Probe, out: &mut impl Write) -> Result<()> {
     let end = commandline.iter().position(|byte| *byte == 0).context("the command line has no end")?;
     ensure!(end > 0, "Xen's command line is empty");
     let mut frames: Vec<u64> = (0..1024).collect();
-    let answer = probe.xen.page_types(DomId::DOM0, &mut frames);
-    ensure!(answer.is_ok(), "1024 frame types of dom0: {answer:?}");
+    let answer = probe.xen.page_types(probe.domain, &mut frames);
+    ensure!(answer.is_ok(), "1024 frame types: {answer:?}");
     writeln!(out, "buffers {end} bytes, 1024 frame types")?;
     Ok(())
 }

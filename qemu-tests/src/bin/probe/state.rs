@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::Write;
 
 use anyhow::{Context, Result, bail, ensure};
-use xen_hypercall::abi::hvm::{SAVE_END, SaveDescriptor};
+use xen_hypercall::abi::hvm::{HW_CPU_TSC, SAVE_CPU, SAVE_END, SaveDescriptor};
 use xen_hypercall::{XenErrno, dom0};
 use zerocopy::FromBytes;
 
@@ -20,7 +20,8 @@ pub fn info(probe: &Probe, out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
-/// Prints `type instance length digest bytes` for each record of the context of a PVH or HVM guest.
+/// Prints `type instance length digest bytes` for each record of the context of a PVH or HVM guest. The TSC of a vCPU
+/// reads 0: it counts on while the guest stands still.
 pub fn context(probe: &Probe, out: &mut impl Write) -> Result<()> {
     let mut context = vec![0; probe.xen.hvm_context_size(probe.domain)?];
     let len = probe.xen.gethvmcontext(probe.domain, &mut context)?;
@@ -32,14 +33,25 @@ pub fn context(probe: &Probe, out: &mut impl Write) -> Result<()> {
             ensure!(next.is_empty(), "{} bytes after the context's end", next.len());
             return Ok(());
         }
+        let body = without_tsc(head.typecode, body);
         let bytes = body.iter().fold(String::new(), |mut text, byte| {
             let _ = write!(text, "{byte:02x}");
             text
         });
-        let digest = blake3::hash(body).to_hex();
+        let digest = blake3::hash(&body).to_hex();
         writeln!(out, "{} {} {} {} {bytes}", head.typecode, head.instance, body.len(), &digest[..16])?;
         rest = next;
     }
+}
+
+fn without_tsc(kind: u16, body: &[u8]) -> Vec<u8> {
+    let mut body = body.to_vec();
+    if kind == SAVE_CPU
+        && let Some(tsc) = body.get_mut(HW_CPU_TSC..HW_CPU_TSC + 8)
+    {
+        tsc.fill(0);
+    }
+    body
 }
 
 /// Whether log-dirty is off (`status`), or switches it. ENABLE is the only question that Xen answers: 0 means that it
