@@ -136,6 +136,7 @@ impl<P: Platform> Blkfront<P> {
         for index in 0..blocks {
             let page = self.stage(at + index as u64)?;
             fill(index, PageWriter { page: self.parts.data.page(usize::from(page)) });
+            self.submit_full()?;
         }
         self.kick();
         Ok(())
@@ -246,6 +247,14 @@ impl<P: Platform> Blkfront<P> {
         }
         self.submit_open()?;
         self.progress()
+    }
+
+    /// A request that cannot grow goes out, so that the disk works while the next one is filled.
+    fn submit_full(&mut self) -> Result<(), IoError> {
+        match self.open {
+            Some(open) if self.inflight.slot(open).pages.len() >= self.parts.segments => self.submit_open(),
+            _ => Ok(()),
+        }
     }
 
     fn extends(&self, open: usize, at: u64) -> bool {

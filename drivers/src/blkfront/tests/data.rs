@@ -66,6 +66,18 @@ fn adjacent_small_writes_grow_into_large_requests() {
 }
 
 #[test]
+fn a_full_request_goes_out_at_once_and_a_partial_one_at_the_next_poll() {
+    let (rig, mut blk) = Rig::connected(Config::default(), 512);
+    blk.write(0, &pattern(0, 256, 1)).unwrap();
+    assert_eq!(blk.in_flight(), 1);
+    blk.write(300, &pattern(300, 255, 1)).unwrap();
+    assert_eq!(blk.in_flight(), 1);
+    blk.poll().unwrap();
+    assert_eq!(blk.in_flight(), 2);
+    rig.finish(blk);
+}
+
+#[test]
 fn nothing_is_durable_before_a_flush_and_everything_after() {
     for order in ORDERS {
         let (rig, mut blk) = Rig::connected(Config::default(), 64);
