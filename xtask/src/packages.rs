@@ -12,7 +12,8 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::sh::{cmd, long, read};
 
 /// What building and running the lab needs on this machine, beyond Rust.
-const NEEDED: [&str; 16] = [
+const NEEDED: &[&str] = &[
+    "binutils",
     "qemu-system-x86",
     "gcc",
     "libc6-dev",
@@ -33,7 +34,7 @@ const NEEDED: [&str; 16] = [
 
 /// Installs what is missing as root; otherwise says what to type.
 pub fn ensure_installed() -> Result<()> {
-    let missing: Vec<&str> = NEEDED.into_iter().filter(|name| !is_installed(name)).collect();
+    let missing: Vec<&str> = NEEDED.iter().copied().filter(|name| !is_installed(name)).collect();
     if missing.is_empty() {
         return Ok(());
     }

@@ -13,6 +13,9 @@ const GUEST_WAIT: Duration = Duration::from_secs(180);
 const KERNEL: &str = "/boot/vmlinuz";
 const RAMDISK: &str = "/boot/guest.img";
 
+/// A label that makes a guest a target of the stub (flask/README.md).
+pub const TARGET_LABEL: &str = "system_u:system_r:livesave_guest_t";
+
 /// How Xen runs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GuestKind {

@@ -4,8 +4,10 @@ mod client;
 mod guest;
 mod handle;
 mod machine;
+mod stub;
 
 pub use client::{Output, Port};
-pub use guest::{Counter, Guest, GuestKind, GuestSpec};
+pub use guest::{Counter, Guest, GuestKind, GuestSpec, TARGET_LABEL};
 pub use handle::{Background, Lab};
 pub use machine::{Content, Disk, Images, Machine, Spec};
+pub use stub::{STORE_DEVICE, STUB};

@@ -5,8 +5,11 @@
 
 mod boot;
 mod guest;
+mod take_restore;
 
 use anyhow::Result;
+
+pub use take_restore::continues;
 
 use crate::lab::{Lab, Spec};
 
@@ -33,7 +36,7 @@ pub struct Scenario {
 /// All of them.
 #[must_use]
 pub fn all() -> Vec<Scenario> {
-    vec![shared("boot", boot::run), shared("guest", guest::run)]
+    vec![shared("boot", boot::run), shared("guest", guest::run), shared("take_restore", take_restore::run)]
 }
 
 fn shared(name: &'static str, run: fn(&Lab) -> Result<()>) -> Scenario {

@@ -15,7 +15,7 @@ use crate::paths;
 use crate::sh::{cmd, read};
 
 /// Tools and the libraries that they link; the kernel is added to these.
-const PACKAGES: [&str; 24] = [
+const PACKAGES: &[&str] = &[
     "busybox-static",
     "bash",
     "xen-utils-4.17",
@@ -42,7 +42,7 @@ const PACKAGES: [&str; 24] = [
     "libncurses6",
 ];
 /// Modules of dom0; those they depend on come along.
-const MODULES: [&str; 14] = [
+const MODULES: &[&str] = &[
     "xenfs",
     "xen-privcmd",
     "xen-evtchn",
@@ -60,7 +60,7 @@ const MODULES: [&str; 14] = [
 ];
 const TOOLS: &str = "usr/lib/xen-4.17/bin";
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
-const DIRECTORIES: [&str; 15] = [
+const DIRECTORIES: &[&str] = &[
     "bin",
     "sbin",
     "dev",
@@ -71,6 +71,7 @@ const DIRECTORIES: [&str; 15] = [
     "etc/xen",
     "boot",
     "usr/sbin",
+    "usr/lib/livesave",
     "var/log/xen/console",
     "var/lib/xen/dump",
     "var/lib/xenstored",
@@ -161,7 +162,7 @@ fn pack_guest(program: &Path, image: &Path) -> Result<()> {
 }
 
 fn stage(debian: &Path, release: &str, programs: &Path) -> Result<PathBuf> {
-    let stage = fresh_stage("dom0", &DIRECTORIES)?;
+    let stage = fresh_stage("dom0", DIRECTORIES)?;
     for tree in ["etc/xen", TOOLS, LIBRARIES, "lib/x86_64-linux-gnu", "lib64", "usr/bin"] {
         copy_tree(&debian.join(tree), &stage.join(tree))?;
     }

@@ -16,7 +16,7 @@ use crate::sh::{cmd, heading, read};
 pub struct Args {}
 
 /// The stub domain's configuration for xl.
-const CONFIG: &str = "flask/livesave.cfg";
+const CONFIG: &str = "docs/operating/livesave.cfg";
 
 /// Runs the verb.
 pub fn run(_args: &Args) -> Result<()> {
@@ -47,10 +47,7 @@ pub fn programs() -> Result<PathBuf> {
     copy(&built.cli, &dir.join("livesave"))?;
     // Not for installation: the nested tests boot it in the stub's place.
     copy(&built.prober, &paths::target_dir("images")?.join("prober"))?;
-    let config = paths::root().join(CONFIG);
-    if config.exists() {
-        copy(&config, &dir.join("livesave.cfg"))?;
-    }
+    copy(&paths::root().join(CONFIG), &dir.join("livesave.cfg"))?;
     Ok(dir)
 }
 

@@ -109,8 +109,8 @@ pub fn spec(dir: PathBuf) -> Result<Spec> {
 /// Copies what `cargo xtask dist` (or `test`) left into dom0, to where an installed host has it.
 pub fn install(lab: &Lab) -> Result<()> {
     let files = [
-        ("dist/livesave-stubdom", "/boot/livesave-stubdom"),
-        ("dist/livesave", "/usr/bin/livesave"),
+        ("dist/livesave-stubdom", "/usr/lib/livesave/livesave-stubdom"),
+        ("dist/livesave", "/usr/sbin/livesave"),
         ("dist/livesave.cfg", "/etc/xen/livesave.cfg"),
         ("images/prober", "/boot/prober"),
     ];
@@ -146,7 +146,8 @@ fn boot(up: &Up) -> Result<()> {
     Ok(())
 }
 
-fn start(spec: &Spec) -> Result<Lab> {
+/// Boots a machine and says where its log is.
+pub fn start(spec: &Spec) -> Result<Lab> {
     sh::heading("nested Xen");
     println!("$ qemu-system-x86_64 ...; the whole command: {}", spec.dir.join("command").display());
     let started = std::time::Instant::now();
