@@ -7,8 +7,8 @@ use qemu_tests::runner::{self, Report};
 use qemu_tests::scenarios::{self, Scenario};
 
 use super::{dist, lab};
-use crate::paths;
 use crate::sh::{self, cmd, heading};
+use crate::{packages, paths};
 
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args, Default)]
@@ -19,6 +19,9 @@ pub struct Args {
     /// Only the nested tests.
     #[arg(long)]
     nested: bool,
+    /// Take stub and CLI as they were built last.
+    #[arg(long)]
+    as_built: bool,
     /// Only these scenarios.
     scenarios: Vec<String>,
 }
@@ -28,7 +31,7 @@ pub fn run(args: &Args) -> Result<()> {
     let chosen = choose(&args.scenarios)?;
     let only_nested = args.nested || !args.scenarios.is_empty();
     let host = if only_nested { Counts::default() } else { host()? };
-    let nested = if args.host { Report::default() } else { nested(&chosen)? };
+    let nested = if args.host { Report::default() } else { nested(&chosen, args.as_built)? };
     let (passed, failed) = (host.passed + nested.passed(), host.failed + nested.failed());
     println!("\n{passed} passed, {failed} failed, {} skipped", nested.skipped());
     ensure!(failed == 0, "tests failed");
@@ -83,8 +86,11 @@ fn count(output: &str) -> Counts {
 }
 
 /// Boots as few machines as the scenarios allow.
-fn nested(chosen: &[Scenario]) -> Result<Report> {
-    dist::programs()?;
+fn nested(chosen: &[Scenario], as_built: bool) -> Result<Report> {
+    packages::ensure_installed()?;
+    if !as_built {
+        dist::programs()?;
+    }
     heading("what the nested tests boot");
     let base = lab::spec(paths::target_dir("qemu")?.join("test"))?;
     heading("nested tests");
