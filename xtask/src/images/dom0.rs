@@ -58,6 +58,8 @@ const MODULES: &[&str] = &[
     "ext4",
     "dm-mod",
 ];
+/// Programs of ours: who takes commands, and who looks at frames and state from dom0.
+const PROGRAMS: &[&str] = &["agent", "probe"];
 const TOOLS: &str = "usr/lib/xen-4.17/bin";
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 const DIRECTORIES: &[&str] = &[
@@ -100,7 +102,8 @@ pub fn build() -> Result<Dom0> {
     let images = paths::target_dir("images")?;
     let kernel = kernel::unpacked(&debian.join("boot").join(format!("vmlinuz-{release}")))?;
     let image = images.join("dom0.img");
-    let inputs = [programs.join("agent"), debian.join("../done"), paths::root().join(file!())];
+    let mut inputs = vec![debian.join("../done"), paths::root().join(file!())];
+    inputs.extend(PROGRAMS.iter().map(|program| programs.join(program)));
     if !is_newer(&image, &inputs) {
         let stage = stage(&debian, &release, &programs)?;
         pack(&stage, &image)?;
@@ -169,7 +172,9 @@ fn stage(debian: &Path, release: &str, programs: &Path) -> Result<PathBuf> {
     remove_bulk(&stage);
     copy(&debian.join("bin/busybox"), &stage.join("bin/busybox"))?;
     copy(&debian.join("bin/bash"), &stage.join("bin/bash"))?;
-    copy(&programs.join("agent"), &stage.join("bin/agent"))?;
+    for program in PROGRAMS {
+        copy(&programs.join(program), &stage.join("bin").join(program))?;
+    }
     link_tools(&stage)?;
     applets(&stage)?;
     add_modules(&debian.join("lib/modules").join(release), &stage)?;
