@@ -185,6 +185,16 @@ fn silence_ends_at_the_deadline_and_a_late_reply_is_dropped() {
 }
 
 #[test]
+fn a_request_given_up_does_not_excuse_a_reply_to_nothing() {
+    let (_host, store, mut xs) = dom0();
+    store.misbehave(abi::XS_READ, Mischief::Silence);
+    assert_eq!(xs.read("/"), Err(XsError::Timeout));
+    store.misbehave(abi::XS_READ, Mischief::WrongId(77));
+    let stray = Fault::UnexpectedReply { kind: abi::XS_READ, req_id: 77 };
+    assert_eq!(xs.read("/"), Err(XsError::Broken(stray)));
+}
+
+#[test]
 fn a_flood_of_events_does_not_outlast_the_deadline() {
     let (host, store, mut xs) = dom0();
     xs.set_timeout_ns(1_000_000);

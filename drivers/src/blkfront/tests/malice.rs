@@ -175,6 +175,18 @@ fn a_storm_of_events_without_an_answer_is_a_timeout() {
 }
 
 #[test]
+fn a_write_that_need_not_wait_notices_what_is_overdue() {
+    let (mut rig, mut blk) = Rig::connected(Config { indirect: None, ..Config::default() }, 64);
+    rig.disk.stall(true);
+    blk.write(0, &pattern(0, 11, 1)).unwrap();
+    rig.host.advance_to(rig.host.now_ns() + 60 * SECOND_NS - 1);
+    blk.write(20, &pattern(20, 1, 1)).unwrap();
+    rig.host.advance_to(rig.host.now_ns() + 1);
+    assert_eq!(blk.write(30, &pattern(30, 1, 1)), Err(IoError::Timeout));
+    assert_eq!(rig.close(blk).drained, Err(IoError::Timeout));
+}
+
+#[test]
 fn poll_notices_what_is_overdue() {
     let (mut rig, mut blk) = Rig::connected(Config::default(), 8);
     rig.disk.stall(true);
