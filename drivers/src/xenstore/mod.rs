@@ -15,7 +15,7 @@ pub mod fake;
 #[cfg(test)]
 mod tests;
 
-pub use client::{Client, Fault, Stats, XsError};
+pub use client::{Client, Fault, REQUEST_TIMEOUT_NS, Stats, XsError};
 pub use events::{EVENTS_MAX, Event};
 pub use nodes::{Nodes, TRANSACTION_TRIES, Transaction};
 pub use transport::{Wire, WireError};

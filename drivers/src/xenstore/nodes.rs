@@ -56,7 +56,7 @@ pub trait Nodes {
         self.request(&Request::Rm(path)).map(drop)
     }
 
-    /// The names of the children, however many fit into [`DIRECTORY_PARTS_MAX`] replies.
+    /// The names of the children, however many: long lists come in parts, of which 64 are fetched.
     fn directory(&mut self, path: &str) -> Result<Vec<String>, XsError> {
         match self.request(&Request::Directory(path)) {
             Ok(payload) => Ok(texts(&payload)?.into_iter().map(ToOwned::to_owned).collect()),
