@@ -15,8 +15,9 @@ use crate::store::layout::{BLOCK, Kind, SEGMENT_BLOCKS, blocks_of, length32};
 use crate::store::pointer::Ptr;
 use crate::store::store::Store;
 
-/// Blocks that are written at once: 256 KiB, so that the disk works while the next piece is filled.
-const PIECE_BLOCKS: usize = 64;
+/// Blocks that are written at once: 512 KiB, so that the disk works while the next piece is filled, and a MiB costs two
+/// requests.
+const PIECE_BLOCKS: usize = 128;
 
 /// The segment that is being filled.
 struct Open {

@@ -15,7 +15,7 @@ use crate::store::meta::{self, MetaPtr};
 use crate::store::superblock::{Generation, LABEL_MAX, Slots, StoreId, Superblock, void_slot};
 use crate::store::table::SegmentTable;
 
-/// Blocks at the start that [`probe`] looks at: 128 KiB, where file systems, partition tables and RAID say who they are.
+/// Blocks at the start that [`probe`] looks at: 128 KiB, where file systems, partition tables, RAID say who they are.
 const PROBE_HEAD: u64 = 32;
 /// Blocks at the end: 64 KiB.
 const PROBE_TAIL: u64 = 16;

@@ -118,7 +118,10 @@ const fn filled(fields: &[Field], size: usize) -> bool {
 }
 
 macro_rules! structures {
-    ($( $(#[$doc:meta])* $module:ident $size:literal { $($name:ident $field:literal $offset:literal $bytes:literal;)* } )*) => {
+    ($(
+        $(#[$doc:meta])*
+        $module:ident $size:literal { $($name:ident $field:literal $offset:literal $bytes:literal;)* }
+    )*) => {
         $(
             $(#[$doc])*
             pub mod $module {

@@ -1,9 +1,14 @@
 //! The store: snapshots on a block device, crash-safe, checked, in constant memory.
 //!
-//! The format is docs/format/store-v1.md, the contract; read it first. By file, bottom up: `layout` and `geometry` (where
-//! things lie), `digest`, `superblock`, `meta`, `table`, `catalog` (the committed state), `volume` (that state, opened),
-//! `entry`, `builder`, `cursor`, `root` (a snapshot), `allocator`, `mark`, `appender`, `taking`, `store` (writing), `reader`,
-//! `pages`, `verify` (reading), `format` (making one). No clock and no randomness: both are handed in.
+//! The format is docs/format/store-v1.md, the contract; read it first. By file, bottom up:
+//!
+//! * where things lie: `layout`, `geometry`, `digest`, `pointer`
+//! * the committed state: `superblock`, `meta`, `table`, `catalog`; opened: `volume`
+//! * a snapshot: `entry`, `builder`, `cursor`, `root`
+//! * writing: `device`, `allocator`, `mark`, `appender`, `taking`, `seal`, `store`; `format` makes one
+//! * reading: `reader`, `pages`, `verify`
+//!
+//! No clock and no randomness: both are handed in.
 
 mod allocator;
 mod appender;
@@ -25,6 +30,7 @@ mod pages;
 mod pointer;
 mod reader;
 mod root;
+mod seal;
 #[expect(clippy::module_inception, reason = "the writer is what the outside calls the store")]
 mod store;
 mod superblock;

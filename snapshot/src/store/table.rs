@@ -16,8 +16,8 @@ use crate::store::layout::{
 };
 use crate::store::meta::{self, MetaPtr};
 
-/// Leaves whose homes are read at once: 256 blocks, 1 MiB.
-const LEAVES_PER_READ: usize = 128;
+/// Leaves whose homes are read at once: 64 blocks, 256 KiB.
+const LEAVES_PER_READ: usize = 32;
 
 /// What is known of a leaf besides its addresses.
 #[derive(Clone, Copy)]
@@ -56,7 +56,7 @@ impl SegmentTable {
         let raw = meta::read(device, geometry, keys, Kind::DIRECTORY, pointer)?;
         let mut table = Self::empty(geometry);
         table.parse_directory(&raw).ok_or(StoreError::corrupt(Kind::DIRECTORY.name(), pointer.block))?;
-        let mut buffer = vec![0; 2 * LEAVES_PER_READ * BLOCK];
+        let mut buffer = vec![0; 2 * LEAVES_PER_READ.min(table.leaves.len()) * BLOCK];
         for first in (0..table.leaves.len()).step_by(LEAVES_PER_READ) {
             let end = table.leaves.len().min(first + LEAVES_PER_READ);
             table.load_leaves(device, keys, first..end, &mut buffer);

@@ -1,4 +1,4 @@
-//! A snapshot in the making: runs of pages, attachments, then seal or nothing.
+//! A snapshot in the making: runs of pages, and attachments. Sealing it is in `seal`.
 //!
 //! Invariants: everything goes to segments that were free; until [`Taking::seal`] commits, no superblock reaches any of
 //! it, and dropping a `Taking` frees it all. Memory is constant besides one bit per MiB of the device.
@@ -13,16 +13,15 @@ use crate::ports::{BlockDevice, Page};
 use crate::store::appender::{Appender, Sink};
 use crate::store::bitmap::Bitmap;
 use crate::store::builder::{BlobSink, Tree, TreeBuilder};
-use crate::store::catalog::CatalogEntry;
-use crate::store::cursor::{MergeCursor, RunCursor};
 use crate::store::digest::Digest;
 use crate::store::entry::{Entry, What};
 use crate::store::error::{Result, StoreError};
 use crate::store::geometry::SegmentId;
 use crate::store::layout::{
-    BLOCK, GFN_LIMIT, Kind, PART_BYTES, PARTS_MAX, RUNS_MAX, SEGMENT_BYTES, entry as entry_field, length32,
+    BLOCK, GFN_LIMIT, Kind, PART_BYTES, PARTS_MAX, SEGMENT_BYTES, entry as entry_field, length32,
 };
-use crate::store::root::{AttachmentKind, Metadata, PartRecord, Root, RunRecord};
+use crate::store::pointer::Ptr;
+use crate::store::root::{AttachmentKind, Metadata, PartRecord};
 use crate::store::store::Store;
 use crate::store::superblock::Generation;
 
@@ -92,31 +91,31 @@ pub struct SnapshotSummary {
 }
 
 /// A run that is being filled.
-struct OpenRun {
+pub(super) struct OpenRun {
     builder: TreeBuilder,
     reached: Bitmap,
 }
 
 /// A run that is complete.
-struct ClosedRun {
-    tree: Tree,
-    reached: Bitmap,
+pub(super) struct ClosedRun {
+    pub(super) tree: Tree,
+    pub(super) reached: Bitmap,
 }
 
 /// A snapshot in the making. Dropping it is aborting it.
 pub struct Taking<'s, D: BlockDevice> {
-    store: &'s mut Store<D>,
-    appender: Appender,
-    id: u64,
-    name: String,
-    metadata: Metadata,
-    created_unix: u64,
-    gfn_end: u64,
-    open: Option<OpenRun>,
-    runs: Vec<ClosedRun>,
-    parts: Vec<PartRecord>,
-    written_before: u64,
-    sealed: bool,
+    pub(super) store: &'s mut Store<D>,
+    pub(super) appender: Appender,
+    pub(super) id: u64,
+    pub(super) name: String,
+    pub(super) metadata: Metadata,
+    pub(super) created_unix: u64,
+    pub(super) gfn_end: u64,
+    pub(super) open: Option<OpenRun>,
+    pub(super) runs: Vec<ClosedRun>,
+    pub(super) parts: Vec<PartRecord>,
+    pub(super) written_before: u64,
+    pub(super) sealed: bool,
 }
 
 impl<'s, D: BlockDevice> Taking<'s, D> {
@@ -223,19 +222,19 @@ impl<'s, D: BlockDevice> Taking<'s, D> {
         Ok(())
     }
 
-    fn close(&mut self, builder: TreeBuilder, reached: &mut Bitmap) -> Result<Option<Tree>> {
+    pub(super) fn close(&mut self, builder: TreeBuilder, reached: &mut Bitmap) -> Result<Option<Tree>> {
         let keep = self.store.volume.superblock.slop;
         let mut sink = Sink { store: self.store, appender: &mut self.appender, reached, keep };
         builder.finish(&mut sink)
     }
 
-    /// Stores an attachment; each kind once. It is cut into parts as the format wants.
+    /// Stores an attachment; each kind once. It is cut into parts as the format wants. An empty one is an absent one.
     pub fn attach(&mut self, kind: AttachmentKind, bytes: &[u8]) -> Result<()> {
         self.store.check()?;
         if self.parts.iter().any(|part| part.kind == kind) {
             return Err(StoreError::Misuse { what: "attach" });
         }
-        if bytes.len().div_ceil(PART_BYTES) + self.parts.len() > PARTS_MAX || bytes.is_empty() {
+        if bytes.len().div_ceil(PART_BYTES) + self.parts.len() > PARTS_MAX {
             return Err(StoreError::TooLong { what: "attachments", limit: (PARTS_MAX * PART_BYTES) as u64 });
         }
         for (part, data) in (0..).zip(bytes.chunks(PART_BYTES)) {
@@ -246,7 +245,7 @@ impl<'s, D: BlockDevice> Taking<'s, D> {
     }
 
     /// Stores metadata that belongs to no run.
-    fn blob(&mut self, kind: Kind, content: &[u8]) -> Result<crate::store::pointer::Ptr> {
+    pub(super) fn blob(&mut self, kind: Kind, content: &[u8]) -> Result<Ptr> {
         let keep = self.store.volume.superblock.slop;
         let mut reached = Bitmap::new(0);
         Sink { store: self.store, appender: &mut self.appender, reached: &mut reached, keep }.blob(kind, content)
@@ -254,7 +253,6 @@ impl<'s, D: BlockDevice> Taking<'s, D> {
 
     /// Everything accepted so far is durable on return (and still invisible).
     pub fn sync(&mut self) -> Result<()> {
-        use crate::ports::BlockDevice as _;
         self.store.check()?;
         self.appender.push_out(self.store)?;
         Ok(self.store.device.flush()?)
@@ -286,121 +284,6 @@ impl<'s, D: BlockDevice> Taking<'s, D> {
 
     /// Gives everything back. (Dropping does the same.)
     pub fn abort(self) {}
-
-    /// Merges the runs, writes the root, commits. The snapshot exists, durably, exactly if this returns `Ok`; after an
-    /// error of the device that is known only when the store is opened again.
-    pub fn seal(mut self, info: &SealInfo) -> Result<SnapshotSummary> {
-        self.store.check()?;
-        if self.open.is_some() {
-            return Err(StoreError::Misuse { what: "seal" });
-        }
-        let (metadata, run) = (self.sealed_metadata(info), self.merge_runs()?);
-        let runs = match &run {
-            Some(run) => alloc::vec![self.record(run)?],
-            None => Vec::new(),
-        };
-        let root = self.root(runs, metadata);
-        let pointer = self.blob(Kind::ROOT, &root.encode()?)?;
-        self.appender.push_out(self.store)?;
-        let reached = self.reached(run.as_ref().map(|run| &run.reached), &root, pointer.segment);
-        self.commit(pointer, &reached)?;
-        Ok(SnapshotSummary {
-            id: root.snapshot_id,
-            generation: root.generation,
-            data_pages: root.data_pages,
-            zero_pages: root.zero_pages,
-            stored_bytes: root.stored_bytes,
-            bytes_written: self.bytes_written(),
-            root_digest: pointer.digest,
-        })
-    }
-
-    fn sealed_metadata(&self, info: &SealInfo) -> Metadata {
-        let SealInfo { sealed_unix, rounds, pages_sent, pause_us, elapsed_us } = *info;
-        Metadata { sealed_unix, rounds, pages_sent, pause_us, elapsed_us, ..self.metadata.clone() }
-    }
-
-    /// All runs as one. None without any page.
-    fn merge_runs(&mut self) -> Result<Option<ClosedRun>> {
-        let mut runs = core::mem::take(&mut self.runs);
-        while runs.len() > 1 {
-            // The oldest ones first: what they leave out stays left out.
-            let newer = runs.split_off(runs.len().min(RUNS_MAX));
-            runs = self.merge(&runs)?.into_iter().chain(newer).collect();
-        }
-        Ok(runs.pop())
-    }
-
-    /// Merges indexes; pages stay where they are. Oldest first.
-    fn merge(&mut self, runs: &[ClosedRun]) -> Result<Option<ClosedRun>> {
-        self.appender.push_out(self.store)?;
-        let cursors = runs.iter().rev().map(|run| RunCursor::new(run.tree.top, run.tree.level, GFN_LIMIT)).collect();
-        let mut cursor = MergeCursor::new(cursors);
-        let mut builder = TreeBuilder::new();
-        let mut reached = Bitmap::new(self.store.volume.superblock.geometry.segments);
-        let keep = self.store.volume.superblock.slop;
-        while let Some(entry) = cursor.next(&mut self.store.device, &self.store.volume)? {
-            if let What::Data { place, .. } = entry.what {
-                reached.set(place.segment.0);
-            }
-            let mut sink = Sink { store: self.store, appender: &mut self.appender, reached: &mut reached, keep };
-            builder.push(entry, &mut sink)?;
-        }
-        let tree = self.close(builder, &mut reached)?;
-        self.appender.push_out(self.store)?;
-        Ok(tree.map(|tree| ClosedRun { tree, reached }))
-    }
-
-    fn record(&mut self, run: &ClosedRun) -> Result<RunRecord> {
-        let segments = self.blob(Kind::SEGMENT_SET, &run.reached.encode())?;
-        Ok(RunRecord { tree: run.tree, segments, run_id: self.id << 16 })
-    }
-
-    fn root(&self, runs: Vec<RunRecord>, metadata: Metadata) -> Root {
-        let sum = |part: fn(&Tree) -> u64| runs.iter().map(|run| part(&run.tree)).sum::<u64>();
-        let (data_pages, zero_pages) = (sum(|tree| tree.data_pages), sum(|tree| tree.zero_pages));
-        let attached: u64 = self.parts.iter().map(|part| part.data.blocks()).sum();
-        let index = sum(|tree| tree.entries) * entry_field::SIZE as u64;
-        Root {
-            snapshot_id: self.id,
-            generation: Generation(self.store.volume.superblock.generation.0.saturating_add(1)),
-            created_unix: self.created_unix,
-            gfn_end: self.gfn_end,
-            data_pages,
-            zero_pages,
-            stored_bytes: (data_pages + attached) * BLOCK as u64 + index,
-            runs,
-            parts: self.parts.clone(),
-            metadata,
-        }
-    }
-
-    /// What the sealed snapshot reaches, exactly as a mark at the next open would find it.
-    fn reached(&self, run: Option<&Bitmap>, root: &Root, root_segment: SegmentId) -> Bitmap {
-        let mut reached = Bitmap::new(self.store.volume.superblock.geometry.segments);
-        run.into_iter().for_each(|run| reached.merge(run));
-        let pointers = root.runs.iter().flat_map(|run| [run.tree.top.segment, run.segments.segment]);
-        let pointers = pointers.chain(root.parts.iter().map(|part| part.data.segment)).chain([root_segment]);
-        pointers.for_each(|segment| reached.set(segment.0));
-        reached
-    }
-
-    /// Commits; what the take used and the snapshot does not reach is free again afterwards.
-    fn commit(&mut self, root: crate::store::pointer::Ptr, reached: &Bitmap) -> Result<()> {
-        let unreached: Vec<_> = self.appender.taken().iter().filter(|id| !reached.get(*id)).map(SegmentId).collect();
-        let mut freed = Vec::with_capacity(unreached.len());
-        for id in unreached {
-            freed.push((id, self.store.volume.table.address(id)?));
-            self.store.volume.table.unmap(id);
-        }
-        let mut entries = self.store.volume.entries.clone();
-        let (name, created_unix) = (self.name.clone(), self.created_unix);
-        entries.push(CatalogEntry { id: self.id, root, created_unix, name });
-        self.sealed = true;
-        self.store.commit(entries, self.id.saturating_add(1))?;
-        freed.into_iter().for_each(|(id, address)| self.store.allocator.release(id, address));
-        Ok(())
-    }
 }
 
 impl<D: BlockDevice> Drop for Taking<'_, D> {

@@ -230,3 +230,36 @@ fn a_reader_follows_the_writer() {
     format_disk(&mut disk.clone(), 2);
     assert_eq!(reader.refresh(), Ok(true), "another store took its place");
 }
+
+/// What a reader reads is removed and written over while it reads: it notices, and never hands out a wrong page.
+#[test]
+fn space_that_is_used_again_under_a_reader_is_noticed() {
+    let disk = formatted(SMALL + 512);
+    let mut store = open(&disk);
+    let expected = run(0, 700, 1);
+    take(&mut store, "a@1", std::slice::from_ref(&expected)).unwrap();
+    let mut reader = Catalog::open(disk.clone()).map_err(|failed| failed.error).unwrap();
+    let mut snapshot = reader.snapshot("a@1").unwrap();
+    let mut pages = snapshot.pages().unwrap();
+    assert!(pages.next_page().unwrap().is_some());
+    store.remove("a@1").unwrap();
+    for number in 0..3 {
+        take(&mut store, &format!("b@{number}"), &[run(0, 700, 2)]).unwrap();
+        store.remove(&format!("b@{number}")).unwrap();
+    }
+    let mut damaged = 0;
+    loop {
+        match pages.next_page() {
+            Ok(Some((gfn, found))) => assert_eq!(*found.bytes(), page(expected[&gfn.raw()].unwrap())),
+            Ok(None) => break,
+            Err(StoreError::DamagedPage { .. }) => damaged += 1,
+            Err(_) => {
+                damaged += 1;
+                break;
+            }
+        }
+    }
+    assert!(damaged > 0);
+    assert_eq!(reader.refresh(), Ok(true));
+    assert_eq!(reader.snapshot("a@1").err(), Some(StoreError::NotFound), "a new look explains it");
+}

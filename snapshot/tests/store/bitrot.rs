@@ -113,7 +113,7 @@ fn swapped_and_stale_blocks_are_noticed() {
 fn a_damaged_page_is_named_and_the_rest_is_read() {
     let disk = formatted(SMALL + 1024);
     let pages = run(0, 40, 3);
-    take(&mut open(&disk), "a@1", &[pages.clone()]).unwrap();
+    take(&mut open(&disk), "a@1", std::slice::from_ref(&pages)).unwrap();
     let image = disk.image();
     let is = |wanted: u64| image.iter().find(|(_, found)| ***found == crate::world::page(wanted)).map(|(at, _)| *at);
     let at = is(3_000_000 + 17 + 1).unwrap();

@@ -8,8 +8,11 @@ use snapshot::store::layout::{
 
 const DOCUMENT: &str = include_str!("../../../docs/format/store-v1.md");
 
-/// (offset, size, name) of each row of the tables that are marked.
-fn tables() -> BTreeMap<String, (usize, Vec<(usize, usize, String)>)> {
+/// Offset, size, name.
+type Row = (usize, usize, String);
+
+/// Size and rows of each table that is marked.
+fn tables() -> BTreeMap<String, (usize, Vec<Row>)> {
     let mut found = BTreeMap::new();
     let mut lines = DOCUMENT.lines();
     while let Some(line) = lines.next() {
@@ -21,7 +24,7 @@ fn tables() -> BTreeMap<String, (usize, Vec<(usize, usize, String)>)> {
     found
 }
 
-fn row(line: &str) -> (usize, usize, String) {
+fn row(line: &str) -> Row {
     let cells: Vec<&str> = line.split('|').map(str::trim).collect();
     assert!(cells.len() >= 6 && !cells[4].is_empty(), "no meaning: {line}");
     (cells[1].parse().unwrap(), cells[2].parse().unwrap(), cells[3].to_string())

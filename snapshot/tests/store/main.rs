@@ -1,4 +1,5 @@
 //! Tests of the store from outside, on a disk that keeps no promise (see `disk`).
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on panics")]
 
 mod basic;
 mod bitrot;
@@ -7,5 +8,6 @@ mod disk;
 mod document;
 mod golden;
 mod history;
+mod hostile;
 mod model;
 mod world;
