@@ -77,11 +77,15 @@ impl<T: DirtyLog + GuestMemory, R: Recorder> PassRun<'_, T, R> {
 
     /// Gfns that were no memory when we last looked: ask again.
     fn ask_unknown(&mut self) -> Result<(), Trouble> {
-        let Tracking { batch, unknown, types, populated, .. } = self.tracking;
+        let Tracking { batch, unknown, types, populated, moved, .. } = self.tracking;
         self.calls += 1;
         ask(self.target, unknown, types)?;
         for (&gfn, &kind) in unknown.gfns().iter().zip(types.iter()) {
             learn(populated, gfn, kind)?;
+            *moved |= kind.has_data();
+        }
+        if *moved && self.strict {
+            return Err(Trouble::new(Fault::Ballooning, "a page came to the guest just before it suspended"));
         }
         batch.retain(|&gfn| populated.contains(gfn));
         unknown.retain(|&gfn| !populated.contains(gfn));

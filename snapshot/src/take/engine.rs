@@ -213,8 +213,9 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
         tracking.end = tracking.end.max(max_gfn.raw() + 1);
         let new_pages = self.search(false)?;
         let info = running(self.target.info()?)?;
-        let resized = info.tot_pages != Self::work(&mut self.work)?.tot_pages;
-        Ok(Observation::Rechecked(new_pages > 0 || resized))
+        let work = Self::work(&mut self.work)?;
+        let moved = new_pages > 0 || work.tracking.moved || info.tot_pages != work.tot_pages;
+        Ok(Observation::Rechecked(moved))
     }
 
     fn await_suspend(&mut self) -> Result<Observation, Trouble> {

@@ -25,6 +25,8 @@ pub struct Tracking {
     pub populated: Bitmap,
     /// What became dirty again since the last CLEAN. Has no room in a take without rounds.
     pub skip: Bitmap,
+    /// A page was found since the last full pass that was not there before: then another may have left.
+    pub moved: bool,
     /// One past the highest gfn.
     pub end: u64,
     pub(crate) batch: Batch,
@@ -46,6 +48,7 @@ impl Tracking {
             send: Bitmap::try_new(max_gfn)?,
             populated: Bitmap::try_new(max_gfn)?,
             skip: if live { Bitmap::try_new(max_gfn)? } else { Bitmap::without_room() },
+            moved: false,
             end: max_gfn.raw().checked_add(1)?,
             batch: Batch::try_new()?,
             unknown: Batch::try_new()?,
@@ -55,6 +58,7 @@ impl Tracking {
 
     /// Will send everything: the search has put into `send` what is populated and what was.
     pub fn begin_full(&mut self) {
+        self.moved = false;
         self.skip.clear();
     }
 

@@ -171,6 +171,38 @@ fn pages_that_come_and_go_between_the_rounds_are_right_in_the_end() {
 }
 
 #[test]
+fn pages_that_come_during_the_second_full_pass_are_right_too() {
+    let setup = Setup { writes: 20, memory: 150, ..quick(Mode::Live) };
+    let first = Event::BalloonIn(3);
+    let total = run(Setup { events: vec![(12, first)], ..setup.clone() }).1.borrow().calls;
+    let mut sealed = 0;
+    for at in 12..total {
+        let events = vec![(12, first), (at, Event::BalloonIn(2))];
+        let (status, world) = run(Setup { seed: at, events, ..setup.clone() });
+        check(&status, &world.borrow(), &format!("12 and {at}: {status:?}"));
+        sealed += u64::from(status.state == State::Sealed);
+    }
+    assert!(sealed > 20, "{sealed} of {total}");
+}
+
+#[test]
+fn a_suspend_before_the_wish_is_never_taken_for_ours() {
+    for mode in [Mode::Save, Mode::Live] {
+        let setup = quick(mode);
+        for at in 0..calls(&setup) {
+            // A suspend while the wish is being written cannot be told from ours by the stub; the keeper can.
+            if reached(&setup, at + 1) == Some(State::WantSuspend) {
+                break;
+            }
+            let (status, world) = run(Setup { events: vec![(at, Event::Shutdown(2))], ..setup.clone() });
+            check(&status, &world.borrow(), &format!("{mode} {at}: {status:?}"));
+            let fault = status.fault.unwrap();
+            assert!([Fault::ShutDown, Fault::ForeignSuspend].contains(&fault), "{mode} {at}: {status:?}");
+        }
+    }
+}
+
+#[test]
 fn a_guest_that_never_rests_is_given_up() {
     let events = (0..2000).map(|at| (at, if at % 2 == 0 { Event::BalloonIn(1) } else { Event::BalloonOut(2) }));
     let (status, world) = run(Setup { events: events.collect(), ..quick(Mode::Live) });

@@ -129,6 +129,8 @@ pub struct World {
     pub releases: u32,
     pub statuses: Vec<Status>,
     pub stored: Stored,
+    /// Gfns that came during the take; the guest uses them at once.
+    fresh: Vec<usize>,
     /// The call that began the last search for new pages.
     pub last_look: u64,
     pub ballooned: bool,
@@ -158,6 +160,7 @@ impl World {
             releases: 0,
             statuses: Vec::new(),
             stored: Stored::default(),
+            fresh: Vec::new(),
             last_look: 0,
             ballooned: false,
             waits: 0,
@@ -226,7 +229,11 @@ impl World {
         if !self.running() {
             return;
         }
-        let gfn = self.random(self.setup.working_set as u64) as usize;
+        let mut gfn = self.random(self.setup.working_set as u64) as usize;
+        if !self.fresh.is_empty() && self.random(3) == 0 {
+            let pick = self.random(self.fresh.len() as u64) as usize;
+            gfn = self.fresh[pick];
+        }
         let content = if self.random(4) == 0 { 0 } else { self.random(u64::MAX) };
         self.write(gfn, content);
     }
@@ -279,6 +286,7 @@ impl World {
         let Some(gfn) = free.filter(|_| self.running()) else { return };
         self.ballooned = true;
         self.protected[gfn] = false;
+        self.fresh.push(gfn);
         self.memory[gfn] = Some(self.random(u64::MAX));
     }
 
