@@ -7,7 +7,7 @@ use snapshot::take::{Attachment, NewTake, Recorder};
 use snapshot::tracking::LEAF_BITS;
 use xen_hypercall::types::Gfn;
 
-use super::world::{GFNS, Shared, World, injected};
+use super::world::{Shared, World, injected};
 
 const CALL_NS: u64 = 30_000;
 const BROKEN: TargetError = TargetError::Hypercall { op: "injected", errno: 14 };
@@ -37,7 +37,7 @@ impl DomainControl for Target {
     fn max_gfn(&mut self) -> Result<Gfn, TargetError> {
         self.call(|world| {
             world.last_look = world.calls;
-            Ok(Gfn::new(GFNS as u64 - 1))
+            Ok(Gfn::new(world.setup.gfns as u64 - 1))
         })
     }
 
@@ -60,7 +60,11 @@ impl DomainControl for Target {
 }
 
 fn fill(world: &World, into: &mut [u64]) -> u64 {
-    assert_eq!(into.len() as u64 * 64, (GFNS as u64).next_multiple_of(LEAF_BITS), "whole leaves for every gfn");
+    assert_eq!(
+        into.len() as u64 * 64,
+        (world.setup.gfns as u64).next_multiple_of(LEAF_BITS),
+        "whole leaves for every gfn"
+    );
     into.fill(0);
     if !world.log_dirty {
         return 0;
@@ -130,6 +134,7 @@ impl GuestMemory for Target {
         check_batch(gfns);
         assert_eq!(gfns.len(), out.len());
         self.call(|world| {
+            world.types_calls += 1;
             for (gfn, kind) in gfns.iter().zip(out) {
                 let populated = world.memory.get(gfn.raw() as usize).is_some_and(Option::is_some);
                 *kind = if populated { PageType::NOTAB } else { PageType::XTAB };
@@ -159,7 +164,7 @@ impl GuestMemory for Target {
 }
 
 fn page_of(world: &World, gfn: usize) -> Result<Page, PageError> {
-    let content = world.memory[gfn].or(World::is_special(gfn).then_some(world.now_ns));
+    let content = world.memory[gfn].or(world.is_special(gfn).then_some(world.now_ns));
     let content = content.ok_or(PageError { errno: 22 })?;
     let mut page = [0; PAGE_SIZE];
     page[..8].copy_from_slice(&content.to_le_bytes());

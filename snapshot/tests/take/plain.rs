@@ -70,3 +70,16 @@ fn states_come_in_order() {
     words.dedup();
     assert_eq!(words, ["preparing", "copying", "want-suspend", "captured", "flushing", "sealed"]);
 }
+
+/// A small PVH guest has 2^20 gfns, nearly all of them holes (its special pages lie just below 4 GiB).
+#[test]
+fn holes_cost_a_look_and_nothing_more() {
+    let setup = Setup { gfns: 1 << 20, writes: 1, working_set: 40, memory_bytes: 1 << 20, ..Setup::default() };
+    let (status, world) = run(setup);
+    assert_eq!(status.state, State::Sealed, "{status:?}");
+    check(&status, &world.borrow(), "2^20 gfns");
+    let types_calls = world.borrow().types_calls;
+    assert!((2000..=2 * 1024 + 2).contains(&types_calls), "once at the start, once before the suspend: {types_calls}");
+    assert!(status.counters.pause_calls <= 6, "none of it in the pause: {status:?}");
+    assert!(status.counters.pages + status.counters.zero < 1500);
+}

@@ -22,9 +22,9 @@ use xen_hypercall::types::{DomHandle, DomId, EvtchnPort};
 
 pub const TOKEN: Token = Token([7; 16]);
 pub const HANDLE: DomHandle = DomHandle::new([3; 16]);
-/// Gfns of the guest; the last few are special pages, far above its memory.
+/// Gfns of the guest, if nothing else is said; the last few are special pages, far above its memory.
 pub const GFNS: usize = 3000;
-const SPECIAL: usize = GFNS - 4;
+const SPECIAL_PAGES: usize = 4;
 /// A frame that Xen writes without marking it.
 const XEN_WRITES: usize = 5;
 
@@ -54,6 +54,8 @@ pub struct Setup {
     pub mode: Mode,
     pub round1_skip: bool,
     pub max_pause_ms: Option<u32>,
+    /// Gfns of the guest.
+    pub gfns: usize,
     /// Pages of memory.
     pub memory: usize,
     /// Writes between two calls.
@@ -78,6 +80,7 @@ impl Default for Setup {
             mode: Mode::Live,
             round1_skip: false,
             max_pause_ms: None,
+            gfns: GFNS,
             memory: 1300,
             writes: 8,
             working_set: 300,
@@ -135,6 +138,8 @@ pub struct World {
     pub last_look: u64,
     pub ballooned: bool,
     pub waits: u64,
+    /// Calls that asked for types.
+    pub types_calls: u64,
 }
 
 pub type Shared = Rc<RefCell<World>>;
@@ -145,9 +150,9 @@ impl World {
             rng: setup.seed,
             now_ns: 1_000,
             calls: 0,
-            memory: vec![None; GFNS],
-            dirty: vec![false; GFNS],
-            protected: vec![false; GFNS],
+            memory: vec![None; setup.gfns],
+            dirty: vec![false; setup.gfns],
+            protected: vec![false; setup.gfns],
             log_dirty: setup.log_dirty_on,
             shutdown: None,
             paused: false,
@@ -164,6 +169,7 @@ impl World {
             last_look: 0,
             ballooned: false,
             waits: 0,
+            types_calls: 0,
             setup,
         };
         for gfn in 0..world.setup.memory {
@@ -282,7 +288,8 @@ impl World {
 
     /// Comes unprotected, and is written at once.
     fn balloon_in(&mut self) {
-        let free = self.memory[..SPECIAL].iter().rposition(Option::is_none);
+        let special = self.setup.gfns - SPECIAL_PAGES;
+        let free = self.memory[..special].iter().rposition(Option::is_none);
         let Some(gfn) = free.filter(|_| self.running()) else { return };
         self.ballooned = true;
         self.protected[gfn] = false;
@@ -323,8 +330,8 @@ impl World {
     }
 
     /// Frames that are no memory of the guest but map well and change all the time.
-    pub fn is_special(gfn: usize) -> bool {
-        gfn >= SPECIAL
+    pub fn is_special(&self, gfn: usize) -> bool {
+        gfn >= self.setup.gfns - SPECIAL_PAGES
     }
 
     pub fn xen_marks_its_own(&mut self) {
