@@ -50,7 +50,7 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
             desk.attend(counters)?;
             guard.check(target, desk.now_ns())
         })?;
-        tracking.begin_full();
+        tracking.moved = false;
         self.counters.memory = tracking.populated.count();
         Ok(())
     }

@@ -113,6 +113,9 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
         let work = prepare(self.target, self.recorder, self.take, self.config, &self.options)?;
         self.work = Some(work);
         self.desk.attend(&self.counters)?;
+        if self.policy.is_live() {
+            self.search_everything()?;
+        }
         Ok(Observation::Done)
     }
 
@@ -134,17 +137,22 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
         self.end_round(given)
     }
 
-    /// The size is noted before the bitmap is emptied and the bitmap emptied before the search, so that whatever
-    /// changes from here on shows in the size or in the bitmap.
+    /// The size is noted, then what is populated is searched, then all of it is write-protected, by ENABLE or CLEAN. So
+    /// whatever comes or goes from here on shows in the size, in the bitmap, or in the next search.
     fn begin_full(&mut self) -> Result<(), Trouble> {
         if self.full_passes > 0 {
             Self::work(&mut self.work)?.tot_pages = running(self.target.info()?)?.tot_pages;
+            self.search_everything()?;
             self.begin_dirty()?;
         }
         self.full_passes += 1;
+        Ok(())
+    }
+
+    fn search_everything(&mut self) -> Result<(), Trouble> {
         self.search(true)?;
         let tracking = &mut Self::work(&mut self.work)?.tracking;
-        tracking.begin_full();
+        tracking.moved = false;
         self.counters.memory = tracking.populated.count();
         Ok(())
     }

@@ -56,12 +56,6 @@ impl Tracking {
         })
     }
 
-    /// Will send everything: the search has put into `send` what is populated and what was.
-    pub fn begin_full(&mut self) {
-        self.moved = false;
-        self.skip.clear();
-    }
-
     /// Fetches and clears Xen's bitmap; will send what was in it. Returns Xen's count. Any failure has lost bits.
     pub fn begin_dirty(&mut self, log: &mut impl DirtyLog) -> Result<u64, TargetError> {
         let count = log.clean(self.skip.words_mut())?;

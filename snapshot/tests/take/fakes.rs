@@ -91,6 +91,7 @@ impl DirtyLog for Target {
     fn clean(&mut self, into: &mut [u64]) -> Result<u64, TargetError> {
         self.call(|world| {
             let count = fill(world, into);
+            world.cleans += 1;
             world.dirty.fill(false);
             world.protect_all();
             Ok(count)
@@ -98,7 +99,10 @@ impl DirtyLog for Target {
     }
 
     fn peek(&mut self, into: &mut [u64]) -> Result<u64, TargetError> {
-        self.call(|world| Ok(fill(world, into)))
+        self.call(|world| {
+            world.early_peeks += u64::from(world.cleans == 0);
+            Ok(fill(world, into))
+        })
     }
 
     fn peek_final(&mut self, into: &mut [u64]) -> Result<u64, TargetError> {
@@ -165,7 +169,8 @@ impl GuestMemory for Target {
 
 fn page_of(world: &World, gfn: usize) -> Result<Page, PageError> {
     let content = world.memory[gfn].or(world.is_special(gfn).then_some(world.now_ns));
-    let content = content.ok_or(PageError { errno: 22 })?;
+    let mapped = !world.unmappable || gfn >= world.setup.working_set;
+    let content = content.filter(|_| mapped).ok_or(PageError { errno: 22 })?;
     let mut page = [0; PAGE_SIZE];
     page[..8].copy_from_slice(&content.to_le_bytes());
     page[PAGE_SIZE - 8..].copy_from_slice(&content.to_le_bytes());

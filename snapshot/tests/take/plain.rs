@@ -48,6 +48,13 @@ fn a_small_hot_set_spends_all_the_rounds() {
 }
 
 #[test]
+fn round_one_sends_everything_unless_asked_otherwise() {
+    let setup = Setup { writes: 60, ..Setup::default() };
+    assert_eq!(run(setup.clone()).1.borrow().early_peeks, 0);
+    assert!(run(Setup { round1_skip: true, ..setup }).1.borrow().early_peeks > 0);
+}
+
+#[test]
 fn the_pause_does_no_more_calls_than_its_pages_need() {
     let (status, _) = run(Setup { writes: 60, ..Setup::default() });
     let batches = status.counters.pause_pages.div_ceil(1024);

@@ -45,6 +45,8 @@ pub enum Event {
     VerdictVoid,
     VerdictResumed,
     XenstoreDies,
+    /// The working set cannot be mapped, or can again.
+    Mappable(bool),
 }
 
 /// How the world is made.
@@ -65,6 +67,8 @@ pub struct Setup {
     pub suspend_after_ns: u64,
     pub log_dirty_on: bool,
     pub never_suspends: bool,
+    /// A page that is added is marked dirty (Xen 4.19.5 and later).
+    pub marks_added: bool,
     pub keeper_dead: bool,
     /// A port call that fails, by number from 0.
     pub fault_at: Option<u64>,
@@ -87,6 +91,7 @@ impl Default for Setup {
             suspend_after_ns: 5_000_000,
             log_dirty_on: false,
             never_suspends: false,
+            marks_added: false,
             keeper_dead: false,
             fault_at: None,
             events: Vec::new(),
@@ -132,8 +137,12 @@ pub struct World {
     pub releases: u32,
     pub statuses: Vec<Status>,
     pub stored: Stored,
-    /// Gfns that came during the take; the guest uses them at once.
-    fresh: Vec<usize>,
+    /// Gfns that came during the take; each is written once more, at the call given.
+    fresh: Vec<(usize, u64)>,
+    pub unmappable: bool,
+    /// PEEKs with a bitmap before the first CLEAN.
+    pub early_peeks: u64,
+    pub cleans: u64,
     /// The call that began the last search for new pages.
     pub last_look: u64,
     pub ballooned: bool,
@@ -166,6 +175,9 @@ impl World {
             statuses: Vec::new(),
             stored: Stored::default(),
             fresh: Vec::new(),
+            unmappable: false,
+            early_peeks: 0,
+            cleans: 0,
             last_look: 0,
             ballooned: false,
             waits: 0,
@@ -202,7 +214,18 @@ impl World {
                 self.happen(self.setup.events[at].1);
             }
         }
+        self.fresh_pages_are_used(call);
         self.setup.fault_at == Some(call)
+    }
+
+    fn fresh_pages_are_used(&mut self, call: u64) {
+        let due: Vec<_> = self.fresh.iter().filter(|(_, at)| *at == call).map(|(gfn, _)| *gfn).collect();
+        for gfn in due {
+            let content = self.random(u64::MAX);
+            if self.running() {
+                self.write(gfn, content);
+            }
+        }
     }
 
     pub fn pass(&mut self, ns: u64) {
@@ -235,11 +258,7 @@ impl World {
         if !self.running() {
             return;
         }
-        let mut gfn = self.random(self.setup.working_set as u64) as usize;
-        if !self.fresh.is_empty() && self.random(3) == 0 {
-            let pick = self.random(self.fresh.len() as u64) as usize;
-            gfn = self.fresh[pick];
-        }
+        let gfn = self.random(self.setup.working_set as u64) as usize;
         let content = if self.random(4) == 0 { 0 } else { self.random(u64::MAX) };
         self.write(gfn, content);
     }
@@ -274,6 +293,7 @@ impl World {
             Event::VerdictVoid => self.say(false),
             Event::VerdictResumed => self.say(true),
             Event::XenstoreDies => self.xenstore_dead = true,
+            Event::Mappable(mappable) => self.unmappable = !mappable,
         }
     }
 
@@ -293,7 +313,9 @@ impl World {
         let Some(gfn) = free.filter(|_| self.running()) else { return };
         self.ballooned = true;
         self.protected[gfn] = false;
-        self.fresh.push(gfn);
+        self.dirty[gfn] |= self.setup.marks_added && self.log_dirty;
+        let at = self.calls + 1 + self.random(8);
+        self.fresh.push((gfn, at));
         self.memory[gfn] = Some(self.random(u64::MAX));
     }
 
