@@ -125,7 +125,7 @@ impl StoreError {
 
     /// True if a snapshot, or a page, is lost to damage or to a bad sector, and others may be fine.
     pub(crate) fn is_damage(&self) -> bool {
-        matches!(self, Self::Corrupt { .. } | Self::DamagedPage { .. } | Self::Io(_))
+        matches!(self, Self::Corrupt { .. } | Self::DamagedPage { .. } | Self::Io(IoError::Failed { .. }))
     }
 }
 

@@ -99,13 +99,14 @@ impl<'a, D: BlockDevice> Pages<'a, D> {
         }
     }
 
+    /// The next batch. An error ends the stream: nothing of a half-read batch is handed out.
     fn fill(&mut self) -> Result<()> {
         self.items.clear();
         (self.position, self.within) = (0, 0);
         let mut pages = 0;
         while !self.ended && pages < BATCH_PAGES && self.items.len() < BATCH_ENTRIES {
             match self.cursor.next(self.device, self.volume) {
-                Ok(Some(entry)) => pages += self.add(entry)?,
+                Ok(Some(entry)) => pages += usize::from(self.add(entry)),
                 Ok(None) => self.ended = true,
                 Err(error) => {
                     self.ended = true;
@@ -118,20 +119,24 @@ impl<'a, D: BlockDevice> Pages<'a, D> {
         Ok(())
     }
 
-    fn add(&mut self, entry: Entry) -> Result<usize> {
-        let data = match entry.what {
-            What::Data { place, .. } => Some((self.volume.block(place.segment, u64::from(place.slot))?, 0)),
+    /// Adds an entry to the batch; true if it is a page that must be read.
+    fn add(&mut self, entry: Entry) -> bool {
+        let place = match entry.what {
+            What::Data { place, .. } => Some(self.volume.block(place.segment, u64::from(place.slot))),
             What::Zero | What::Hole => None,
         };
-        self.items.push(Item { entry, data, damaged: false });
-        Ok(usize::from(data.is_some()))
+        // A segment whose address is lost costs its pages, not the rest.
+        let damaged = matches!(place, Some(Err(_)));
+        let data = place.map(|block| (block.unwrap_or_default(), 0));
+        self.items.push(Item { entry, data, damaged });
+        data.is_some() && !damaged
     }
 
     /// Reads all pages of the batch in the order in which they lie, neighbours together.
     fn read_batch(&mut self) {
         let mut order: Vec<(u64, usize)> = Vec::with_capacity(BATCH_PAGES);
         for (number, item) in self.items.iter().enumerate() {
-            order.extend(item.data.map(|(block, _)| (block, number)));
+            order.extend(item.data.filter(|_| !item.damaged).map(|(block, _)| (block, number)));
         }
         order.sort_unstable();
         let mut offset = 0;
