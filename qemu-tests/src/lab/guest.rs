@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 
 use super::handle::Lab;
 
-/// Until a guest has booted and counts.
-const GUEST_WAIT: Duration = Duration::from_secs(180);
+/// Until a guest has booted and counts; seconds on an idle machine, minutes where eight of them share two cores.
+const GUEST_WAIT: Duration = Duration::from_secs(600);
 /// Where the guest's kernel and initramfs lie in dom0.
 const KERNEL: &str = "/boot/vmlinuz";
 const RAMDISK: &str = "/boot/guest.img";
@@ -104,7 +104,8 @@ impl Lab {
         self.put_bytes(spec.config().as_bytes(), &path)?;
         self.sh(&format!("rm -f /var/log/xen/console/guest-{}.log; xl create -q {path}", spec.name))?;
         let guest = Guest { name: spec.name.clone() };
-        self.wait_until(&format!("{} counts", spec.name), GUEST_WAIT, |lab| Ok(guest.counter(lab)?.is_some()))?;
+        self.wait_until(&format!("{} counts", spec.name), GUEST_WAIT, |lab| Ok(guest.counter(lab)?.is_some()))
+            .map_err(|error| error.context(guest.last_words(self)))?;
         Ok(guest)
     }
 
@@ -152,6 +153,11 @@ impl Guest {
             Ok(last.is_some_and(|counter| counter.passes >= before + 2))
         })?;
         last.context("no counter")
+    }
+
+    fn last_words(&self, lab: &Lab) -> String {
+        let tail = lab.run(&format!("tail -n 15 /var/log/xen/console/guest-{}.log", self.name));
+        tail.map_or_else(|error| error.to_string(), |output| output.text())
     }
 
     /// What its console showed so far.

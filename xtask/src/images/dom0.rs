@@ -117,7 +117,7 @@ fn scratch(programs: &Path, kernel: &Path) -> Result<PathBuf> {
     fs::create_dir_all(stage.join("boot")).context("scratch")?;
     pack_guest(&programs.join("guest"), &stage.join("boot/guest.img"))?;
     let copied = stage.join("boot/vmlinux");
-    if !is_newer(&copied, &[kernel.to_owned()]) {
+    if !is_newer(&copied, &[kernel.to_owned(), paths::root().join("xtask/src/images/kernel.rs")]) {
         kernel::for_guests(kernel, &copied)?;
     }
     Ok(stage)
