@@ -70,6 +70,7 @@ pub struct Setup {
     /// A page that is added is marked dirty (Xen 4.19.5 and later).
     pub marks_added: bool,
     pub keeper_dead: bool,
+    pub keeper_voids: bool,
     /// A port call that fails, by number from 0.
     pub fault_at: Option<u64>,
     pub events: Vec<(u64, Event)>,
@@ -93,6 +94,7 @@ impl Default for Setup {
             never_suspends: false,
             marks_added: false,
             keeper_dead: false,
+            keeper_voids: false,
             fault_at: None,
             events: Vec::new(),
             hold: None,
@@ -375,7 +377,7 @@ impl World {
             self.suspend_at_ns = Some(self.now_ns + self.setup.suspend_after_ns);
         }
         if status.state == State::Captured && self.releases == 1 {
-            self.say(true);
+            self.say(!self.setup.keeper_voids);
         }
     }
 
