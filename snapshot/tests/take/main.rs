@@ -6,6 +6,7 @@ mod fakes;
 mod faults;
 mod plain;
 mod real_store;
+mod setup;
 mod world;
 
 use snapshot::fault::Fault;

@@ -1,0 +1,102 @@
+//! How a world is made, and what can happen to it.
+
+use snapshot::names::Token;
+use snapshot::request::{Mode, Take};
+use snapshot::take::Hold;
+use xen_hypercall::types::{DomHandle, DomId, EvtchnPort};
+
+pub const TOKEN: Token = Token([7; 16]);
+pub const HANDLE: DomHandle = DomHandle::new([3; 16]);
+/// Gfns of the guest, if nothing else is said.
+pub const GFNS: usize = 3000;
+
+/// What happens to the world at the call with a given number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    Destroy,
+    DomidReused,
+    Shutdown(u8),
+    ForeignOff,
+    ForeignResume,
+    Pause,
+    BalloonOut(usize),
+    BalloonIn(usize),
+    /// One page leaves, another comes: the size stays.
+    Swap,
+    Cancel,
+    VerdictVoid,
+    VerdictResumed,
+    XenstoreDies,
+    /// The working set cannot be mapped, or can again.
+    Mappable(bool),
+}
+
+/// How the world is made.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    pub seed: u64,
+    pub mode: Mode,
+    pub round1_skip: bool,
+    pub max_pause_ms: Option<u32>,
+    /// Gfns of the guest.
+    pub gfns: usize,
+    /// Pages of memory.
+    pub memory: usize,
+    /// Writes between two calls.
+    pub writes: u64,
+    /// Pages that are written.
+    pub working_set: usize,
+    pub suspend_after_ns: u64,
+    pub log_dirty_on: bool,
+    pub never_suspends: bool,
+    /// A page that is added is marked dirty (Xen 4.19.5 and later).
+    pub marks_added: bool,
+    pub keeper_dead: bool,
+    pub keeper_voids: bool,
+    /// A port call that fails, by number from 0.
+    pub fault_at: Option<u64>,
+    pub events: Vec<(u64, Event)>,
+    pub hold: Option<Hold>,
+    pub memory_bytes: usize,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            mode: Mode::Live,
+            round1_skip: false,
+            max_pause_ms: None,
+            gfns: GFNS,
+            memory: 1300,
+            writes: 8,
+            working_set: 300,
+            suspend_after_ns: 5_000_000,
+            log_dirty_on: false,
+            never_suspends: false,
+            marks_added: false,
+            keeper_dead: false,
+            keeper_voids: false,
+            fault_at: None,
+            events: Vec::new(),
+            hold: None,
+            memory_bytes: 1 << 20,
+        }
+    }
+}
+
+/// The request for the take of such a world.
+pub fn take_request(setup: &Setup) -> Take {
+    Take {
+        token: TOKEN,
+        domid: DomId::new(9),
+        handle: HANDLE,
+        name: "web01@now".parse().unwrap(),
+        mode: setup.mode,
+        created_unix: 1,
+        release_port: EvtchnPort::new(5),
+        max_pause_ms: setup.max_pause_ms,
+        round1_skip: setup.round1_skip,
+        config_chunks: 0,
+    }
+}
