@@ -1,0 +1,80 @@
+//! A test kernel: labelled like the stub, it tries what the stub may do and what the policy must refuse.
+//!
+//! Command line `target=DOMID`, up to eight times. For each target every probe is tried, the harmless ones first; the
+//! outcome goes to the console (`probe DOMID NAME ERRNO`, 0 = allowed) and to `data/livesave/probe/DOMID`, and
+//! `data/livesave/probe/done` is written last. Booted as dom0 it tests the argument registers instead (`slots.rs`).
+//! It never belongs into an installation: where the policy fails, its probes take effect.
+#![cfg_attr(feature = "image", no_std, no_main)]
+
+#[cfg(feature = "image")]
+mod probes;
+#[cfg(feature = "image")]
+mod slots;
+
+#[cfg(not(feature = "image"))]
+fn main() {
+    eprintln!("this is the kernel of a PV domain: build it with `cargo xtask build`");
+}
+
+#[cfg(feature = "image")]
+mod image {
+    extern crate alloc;
+
+    use alloc::format;
+    use alloc::string::String;
+    use core::fmt::Write;
+
+    use livesave_stubdom::serve::Store;
+    use livesave_stubdom::{error, hv, info, machine, panic};
+    use xen_drivers::xenstore::{Nodes, XsError};
+    use xen_hypercall::DomId;
+
+    use super::{probes, slots};
+
+    /// Most targets.
+    const TARGETS: usize = 8;
+
+    /// Called by boot/entry.S on our own stack.
+    #[unsafe(no_mangle)]
+    extern "C" fn livesave_main(start_info: *const u8, used_end: u64) -> ! {
+        machine::exceptions();
+        // SAFETY: entry.S passes what Xen left in rsi.
+        let start = unsafe { machine::start_info(start_info) };
+        machine::memory(&start, used_end, None);
+        machine::console(&start);
+        if start.initial_domain {
+            slots::test();
+            hv::power_off();
+        }
+        let Some(targets) = start.command_line().and_then(targets) else {
+            panic::die(&"command line: want target=DOMID, one to eight times");
+        };
+        if let Err(error) = report(&mut machine::xenstore(&start), &targets) {
+            error!("xenstore: {error}");
+        }
+        hv::power_off()
+    }
+
+    fn targets(line: &str) -> Option<heapless::Vec<DomId, TARGETS>> {
+        let words = line.split_ascii_whitespace();
+        let mut targets = heapless::Vec::new();
+        for word in words {
+            let number = word.strip_prefix("target=")?.parse().ok()?;
+            targets.push(DomId::new(number)).ok()?;
+        }
+        Some(targets).filter(|targets| !targets.is_empty())
+    }
+
+    fn report(store: &mut Store, targets: &[DomId]) -> Result<(), XsError> {
+        for &target in targets {
+            let mut text = String::new();
+            for (name, outcome) in probes::all(target) {
+                info!("probe {target} {name} {outcome}");
+                _ = writeln!(text, "{name} {outcome}");
+            }
+            store.write(&format!("data/livesave/probe/{target}"), text)?;
+        }
+        info!("probe done");
+        store.write("data/livesave/probe/done", "1")
+    }
+}
