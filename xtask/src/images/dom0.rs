@@ -175,6 +175,9 @@ fn stage(debian: &Path, release: &str, programs: &Path) -> Result<PathBuf> {
     for program in PROGRAMS {
         copy(&programs.join(program), &stage.join("bin").join(program))?;
     }
+    // Xen's block script takes a lock, and Debian's busybox has no flock.
+    let util_linux = packages::unpacked(&["util-linux"], &paths::cache_dir("debian/util-linux")?)?;
+    copy(&util_linux.join("usr/bin/flock"), &stage.join("usr/bin/flock"))?;
     link_tools(&stage)?;
     applets(&stage)?;
     add_modules(&debian.join("lib/modules").join(release), &stage)?;

@@ -4,6 +4,7 @@
 //! half-booted dom0 with a shell tells more than a dead one.
 
 use std::fs::{self, File};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
@@ -58,6 +59,13 @@ const MOUNTS: [(&str, &str); 6] = [
     ("tmpfs", "/run"),
     ("tmpfs", "/tmp"),
 ];
+/// What udev would make; Xen's scripts lock through /dev/stdin.
+const LINKS: [(&str, &str); 4] = [
+    ("/proc/self/fd", "/dev/fd"),
+    ("/proc/self/fd/0", "/dev/stdin"),
+    ("/proc/self/fd/1", "/dev/stdout"),
+    ("/proc/self/fd/2", "/dev/stderr"),
+];
 const DIRECTORIES: [&str; 5] = ["/run/xen", "/run/lock", "/run/xenstored", "/var/lib/xen", "/var/log/xen/console"];
 
 // Starting a process takes half a second under emulation, so what can be a system call is one.
@@ -65,6 +73,9 @@ fn mounts() -> Result<()> {
     for (kind, at) in MOUNTS {
         fs::create_dir_all(at).context(at)?;
         mount(kind, at, kind, MountFlags::empty(), None).context(at)?;
+    }
+    for (to, link) in LINKS {
+        symlink(to, link).context(link)?;
     }
     for directory in DIRECTORIES {
         fs::create_dir_all(directory).context(directory)?;
