@@ -104,8 +104,9 @@ fn through_xl<D: BlockDevice>(reader: &mut SnapshotReader<'_, D>, config: &Confi
     if paused {
         xl.arg("-p");
     }
-    // xl has no word for standard input, but opens this path. What it says belongs to our errors, not to our result.
-    xl.arg("/dev/stdin").stdin(Stdio::piped()).stdout(stderr());
+    // xl has no word for standard input, but opens this path (/dev/stdin is a link that not every dom0 has). What it
+    // says belongs to our errors, not to our result.
+    xl.arg("/proc/self/fd/0").stdin(Stdio::piped()).stdout(stderr());
     let mut child = xl.spawn().map_err(xl_failed)?;
     let fed = feed(&mut child, reader, config);
     if matches!(fed, Err(Broken::Snapshot(_))) {

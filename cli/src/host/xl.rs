@@ -39,13 +39,18 @@ pub fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
 
 /// Runs `xl` with these arguments and returns what it printed.
 pub fn output(arguments: &[&str], limit: Duration) -> Outcome<Vec<u8>> {
+    output_if(arguments, limit, |status, _| status.success())
+}
+
+/// As [`output`], for a command whose exit status is not about success: `well` judges status and output.
+pub fn output_if(arguments: &[&str], limit: Duration, well: impl Fn(ExitStatus, &[u8]) -> bool) -> Outcome<Vec<u8>> {
     let what = format!("xl {}", arguments.join(" "));
     let spawned = xl().args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = spawned.map_err(|error| failed(&what, error))?;
     let (out, err) = (collect(child.stdout.take()), collect(child.stderr.take()));
     let status = wait(&mut child, limit).ok_or_else(|| failed(&what, "no end in time"))?;
     let (out, err) = (out.recv().unwrap_or_default(), err.recv().unwrap_or_default());
-    if status.success() {
+    if well(status, &out) {
         return Ok(out);
     }
     Err(failed(&what, format_args!("{status}: {}", String::from_utf8_lossy(&err).trim())))
