@@ -47,7 +47,10 @@ pub fn store_against(tree: &mut impl Tree, found: &Found) -> Outcome<Option<Fail
     let name = &found.name;
     if tree.get(&format!("{control}/feature-suspend"))?.as_deref() != Some("1") {
         let failure = Exit::NoSuspend.fail(format_args!("the guest '{name}' does not offer suspend"));
-        let hint = "its kernel needs Xen's suspend support (Linux: CONFIG_HIBERNATE_CALLBACKS), and must have booted";
+        let hint = format!(
+            "its kernel needs Xen's suspend support (Linux: CONFIG_HIBERNATE_CALLBACKS) and must have booted; if it \
+             was migrated or restored by xl since, it says so no more: `xenstore-write {control}/feature-suspend 1`"
+        );
         return Ok(Some(failure.hint(hint)));
     }
     let request = tree.get(&format!("{control}/shutdown"))?.unwrap_or_default();

@@ -42,18 +42,8 @@ impl Deeds {
 
 /// Recovers all that can be.
 pub fn run(place: &Place) -> Outcome {
-    let dir = files::make_run_dir()?;
-    let records = record::all(&dir).map_err(|error| Exit::Internal.fail(format_args!("{}: {error}", dir.display())))?;
-    let mut shown = Vec::new();
-    let mut bad = 0_usize;
-    for (path, record) in records {
-        let (guest, deeds) = match record {
-            Ok(record) => (record.job.guest.clone(), of_record(&path, &record)?),
-            Err(error) => (path.display().to_string(), Deeds { left: vec![error], ..Deeds::default() }),
-        };
-        bad += usize::from(!deeds.left.is_empty());
-        shown.push((guest, deeds));
-    }
+    let shown = all()?;
+    let bad = shown.iter().filter(|(_, deeds)| !deeds.left.is_empty()).count();
     if place.json {
         let list = shown.iter().map(|(guest, deeds)| json!({ "guest": guest, "done": deeds.done, "left": deeds.left }));
         show::print_json(&list.collect())?;
@@ -70,6 +60,21 @@ pub fn run(place: &Place) -> Outcome {
         0 => Ok(()),
         _ => Err(Exit::Stuck.fail("something is left to recover").hint("see above; then run `livesave recover` again")),
     }
+}
+
+/// After a keeper was killed under a take: recovers at once. True: nothing is left.
+pub fn at_once() -> bool {
+    all().is_ok_and(|shown| shown.iter().all(|(_, deeds)| deeds.left.is_empty()))
+}
+
+fn all() -> Outcome<Vec<(String, Deeds)>> {
+    let dir = files::make_run_dir()?;
+    let records = record::all(&dir).map_err(|error| Exit::Internal.fail(format_args!("{}: {error}", dir.display())))?;
+    let each = records.into_iter().map(|(path, record)| match record {
+        Ok(record) => Ok((record.job.guest.clone(), of_record(&path, &record)?)),
+        Err(error) => Ok((path.display().to_string(), Deeds { left: vec![error], ..Deeds::default() })),
+    });
+    each.collect()
 }
 
 fn of_record(path: &Path, record: &Record) -> Outcome<Deeds> {

@@ -8,7 +8,7 @@ use crate::args::{Place, Restore};
 use crate::config::{Config, Disk, Identity};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::host::files;
-use crate::host::tree::{self, Tree};
+use crate::host::tree::{self, Tree, XenStore};
 use crate::host::xl;
 use crate::image::{self, Broken};
 use crate::{catalog, domain, show, waits};
@@ -20,6 +20,8 @@ use std::collections::BTreeMap;
 use std::io::stderr;
 use std::path::Path;
 use std::process::{Child, Stdio};
+use xen_drivers::xenstore::Nodes;
+use xen_hypercall::types::DomId;
 
 /// Restores.
 pub fn run(args: &Restore, place: &Place) -> Outcome {
@@ -40,6 +42,7 @@ pub fn run(args: &Restore, place: &Place) -> Outcome {
     through_xl(&mut reader, &config, args.paused)?;
     let guest = config.name().unwrap_or_default();
     let domid = domain::resolve(&mut xenstore, guest)?.domid;
+    announce_suspend(&mut xenstore, domid)?;
     if place.json {
         let paused = args.paused;
         return show::print_json(&json!({ "restored": name, "guest": guest, "domid": domid.raw(), "paused": paused }));
@@ -90,6 +93,18 @@ fn refuse_living(tree: &mut impl Tree, config: &Config) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// A guest writes `control/feature-suspend` when it boots, and a restored one has booted before. It could suspend
+/// when it was taken, so it still can: without this the next take of it would be refused.
+fn announce_suspend(store: &mut XenStore, domid: DomId) -> Outcome {
+    let path = format!("/local/domain/{domid}/control/feature-suspend");
+    let written = store.transaction(|t| match t.find_text(&path)?.as_deref() {
+        Some("") => t.write(&path, "1"),
+        // Gone again, or it has said so itself.
+        _ => Ok(()),
+    });
+    written.map_err(|error| tree::trouble(&path, error))
 }
 
 fn xl_failed(why: impl std::fmt::Display) -> Failure {

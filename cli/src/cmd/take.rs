@@ -3,11 +3,11 @@
 //! From the moment the keeper is ready the guest is its affair: whatever fails here, dropping the link is enough.
 
 use super::progress::Progress;
-use super::{faults, preflight};
+use super::{faults, preflight, recover};
 use crate::args::{self, Place};
 use crate::config::Config;
 use crate::domain::{self, Found};
-use crate::exit::{Exit, Outcome};
+use crate::exit::{Exit, Failure, Outcome};
 use crate::host::files;
 use crate::host::tree::{self, XenStore};
 use crate::host::xen::{self, Xen};
@@ -68,7 +68,7 @@ pub fn run(take: &args::Take, place: &Place) -> Outcome {
     send(&mut store, &base, &chunks, &Request::Take(asked))?;
     let ended = follow(&mut store, &base, token, &mut link, &mut progress);
     progress.end();
-    let (status, ending) = ended?;
+    let (status, ending) = ended.map_err(|failure| after_the_keeper(failure, &found.name))?;
     judge(&status, &ending, &found.name)?;
     report(&name, take.mode, &status, &ending, place.json)
 }
@@ -236,6 +236,16 @@ fn follow(
         let until = store.now_ns().saturating_add(u64::try_from(LOOK.as_nanos()).unwrap_or(0));
         store.next_event(until).map_err(|error| tree::trouble("waiting for the stub", error))?;
     }
+}
+
+/// A keeper that was killed leaves the guest to us: do at once what `livesave recover` would do.
+fn after_the_keeper(failure: Failure, guest: &str) -> Failure {
+    if failure.exit != Exit::Stuck || !recover::at_once() {
+        return failure;
+    }
+    Exit::KeeperLost
+        .fail(format_args!("the keeper was killed; '{guest}' was recovered and runs"))
+        .hint("see /run/livesave/keeper.log, and the kernel's log for an OOM kill")
 }
 
 /// The keeper's word on the guest comes first; where the stub was the cause, the stub knows it better.

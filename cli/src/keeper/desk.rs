@@ -13,12 +13,16 @@ use snapshot::keeper::{
 };
 use snapshot::status::State;
 use std::sync::mpsc::Sender;
+use std::thread;
 use std::time::{Duration, Instant};
 use xen_hypercall::domctl::DomainFlags;
 use xen_hypercall::types::{DomHandle, DomId};
 
 /// Between two looks at the stub's domain.
 const STUB_LOOK: Duration = Duration::from_millis(50);
+
+/// For a stub that was paused to be destroyed, before its dirty tracking is switched off.
+const STUB_END: Duration = Duration::from_secs(10);
 
 /// Target or stub, by domid and handle.
 pub type Whom = (DomId, DomHandle);
@@ -86,22 +90,30 @@ impl Desk {
         false
     }
 
-    /// Looks at the domains; the target last, as the machine wants it.
+    /// Looks at the domains; the target last, as the machine wants it. While the guest stands, the stub is looked at
+    /// every time: the end of any domain makes xenstored look at all of them, and a suspend that it sees ends xl's
+    /// monitor of the guest (up to Xen 4.19), so the guest has to run before the stub's destruction is complete.
     pub fn look(&mut self) {
-        if self.stub_seen.is_none_or(|at| at.elapsed() >= STUB_LOOK) {
+        let stands = self.seen.target == Target::Suspended;
+        if stands || self.stub_seen.is_none_or(|at| at.elapsed() >= STUB_LOOK) {
             self.stub_seen = Some(Instant::now());
-            let (domid, handle) = self.stub;
-            // An error of the call is no proof of death; the silence has a deadline.
-            let dead = match self.xen.info(domid, Some(handle)) {
-                Ok(Some(info)) => info.flags.intersects(DomainFlags::DYING | DomainFlags::SHUTDOWN),
-                Ok(None) => true,
-                Err(_) => false,
-            };
-            if dead {
+            if self.stub_is_dead(stands) {
                 self.seen.stub = Stub::Gone;
             }
         }
         self.seen.target = self.xen.target(self.target.0, self.target.1);
+    }
+
+    /// A paused stub cannot finish what the guest stands for, and `xl destroy` begins with a pause.
+    fn stub_is_dead(&self, guest_stands: bool) -> bool {
+        let mut fatal = DomainFlags::DYING | DomainFlags::SHUTDOWN;
+        fatal.set(DomainFlags::PAUSED, guest_stands);
+        match self.xen.info(self.stub.0, Some(self.stub.1)) {
+            Ok(Some(info)) => info.flags.intersects(fatal),
+            Ok(None) => true,
+            // No proof of death; the silence has a deadline.
+            Err(_) => false,
+        }
     }
 
     /// Carries out a command.
@@ -148,7 +160,11 @@ impl Desk {
         if (self.seen.stub != Stub::Gone && !silent) || self.xen.target(domid, handle) == Target::Gone {
             return false;
         }
-        if self.seen.stub != Stub::Gone || xl::saver_of(domid.raw(), &self.job.guest).is_some() {
+        let until = Instant::now() + STUB_END;
+        while self.seen.stub == Stub::Gone && !self.stub_is_dead(false) && Instant::now() < until {
+            thread::sleep(STUB_LOOK);
+        }
+        if !self.stub_is_dead(false) || xl::saver_of(domid.raw(), &self.job.guest).is_some() {
             return true;
         }
         let off = self.xen.log_dirty_off(domid);
