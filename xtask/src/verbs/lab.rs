@@ -67,8 +67,8 @@ struct Up {
     /// Memory of the nested host, MiB.
     #[arg(long, default_value_t = 4096)]
     memory: u32,
-    /// Its processors.
-    #[arg(long, default_value_t = 2)]
+    /// Its processors; a second one makes emulation slower, not faster.
+    #[arg(long, default_value_t = 1)]
     cpus: u32,
     /// More words for Xen's command line.
     #[arg(long, default_value = "", allow_hyphen_values = true)]
