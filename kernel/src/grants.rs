@@ -1,8 +1,8 @@
 //! The grant table: which of our frames a peer may map (xen/include/public/grant_table.h, version 1).
 //!
-//! An entry is opened by writing domid and frame first and the flags last, and closed by a compare-and-swap that fails
-//! while the peer has it mapped; both orders are Xen's protocol. Xen writes the in-use bits at any time, so every access
-//! is one atomic operation. References below 8 belong to the toolstack.
+//! An entry is opened by writing domid and frame first, the flags last, and closed by a compare-and-swap that fails
+//! while the peer has it mapped; both orders are Xen's protocol. Xen writes the in-use bits at any time, so every
+//! access is one atomic operation. References below 8 belong to the toolstack.
 
 use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 

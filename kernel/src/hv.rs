@@ -1,7 +1,7 @@
 //! The stub's way to Xen: its hypercall page, and the calls of the machine layer that touch this domain's own state.
 //!
-//! Calls on other domains go through `xen_hypercall`'s typed calls with [`xen`]. What is unsafe about the calls here (they
-//! change our own address space, exceptions and life) is discharged here or passed on, never hidden.
+//! Calls on other domains go through `xen_hypercall`'s typed calls with [`xen`]. What is unsafe about the calls here
+//! (they change our own address space, exceptions and life) is discharged here or passed on, never hidden.
 
 use xen_hypercall::abi::mmu::{MMUEXT_TLB_FLUSH_LOCAL, MmuUpdate, MmuextOp, UVMF_INVLPG};
 use xen_hypercall::abi::xen::TrapInfo;
@@ -38,8 +38,8 @@ pub fn update_own(updates: &[PteUpdate]) -> Result<(), HvError> {
 
 /// Writes entries of the window that map frames of `owner`; says how many are done where Xen stopped.
 pub fn map_foreign(updates: &[PteUpdate], owner: DomId) -> Result<(), (usize, HvError)> {
-    // SAFETY: only mm::window calls this, with entries of its own slots, no batch being out, and treats the memory behind
-    // them as something that its owner writes at any time.
+    // SAFETY: only mm::window calls this, with entries of its own slots, no batch being out, and treats the memory
+    // behind them as something that its owner writes at any time.
     unsafe { mmu::update(&xen(), updates, Some(owner)) }.map_err(|stopped| (stopped.done, stopped.error))
 }
 

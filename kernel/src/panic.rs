@@ -10,7 +10,10 @@ use crate::{hv, time};
 pub fn die(what: &dyn core::fmt::Display) -> ! {
     if let Some(mut out) = Emergency::begin() {
         _ = writeln!(out, "LIVESAVE STUB PANIC at {} us: {what}", time::now_ns() / 1000);
-        _ = writeln!(out, "the domain ends with shutdown reason crash; a guest that is paused is its keeper's to resume");
+        _ = writeln!(
+            out,
+            "the domain ends with shutdown reason crash; a guest that is paused is its keeper's to resume"
+        );
     }
     hv::crash()
 }

@@ -1,4 +1,4 @@
-//! The command line: `store=VDEV loglevel=0..4 heap=MIB hold=STATE:MILLISECONDS`, all optional, in any order, each once.
+//! The command line: `store=VDEV loglevel=0..4 heap=MIB hold=STATE:MILLISECONDS`, all optional, in any order, once.
 //!
 //! An operator writes it in the domain's xl.cfg (`extra=`). What is not understood is refused with its own text in the
 //! message: a mistyped `store=` must not silently fall back to the first disk.
@@ -120,8 +120,19 @@ mod tests {
     #[test]
     fn refuses_and_names_the_word() {
         for word in [
-            "store", "store=", "store=../x", "store=xvdbxvdbxvdbxvdbx", "loglevel=5", "loglevel=", "heap=1", "heap=99999999",
-            "hold=copying", "hold=copying:600001", "hold=sleeping:1", "root=/dev/xvda", "=",
+            "store",
+            "store=",
+            "store=../x",
+            "store=xvdbxvdbxvdbxvdbx",
+            "loglevel=5",
+            "loglevel=",
+            "heap=1",
+            "heap=99999999",
+            "hold=copying",
+            "hold=copying:600001",
+            "hold=sleeping:1",
+            "root=/dev/xvda",
+            "=",
         ] {
             let line = ["heap=4 ", word].concat();
             assert_eq!(CommandLine::parse(&line).unwrap_err().word, word);

@@ -2,15 +2,16 @@
 //! write-xor-execute, takes the page below the stack away, and hangs up the window.
 //!
 //! PV rules (xen/arch/x86/mm.c): a frame that becomes a page table must have no writable mapping, entries hold MFNs,
-//! and an entry of a live table is written by mmu_update only. A table is therefore filled while it is still an ordinary
-//! page, then made read-only in the 1:1 map, then hooked into its parent. The L4 is the builder's, pinned by it, which
-//! keeps everything below it pinned as well.
+//! and an entry of a live table is written by mmu_update only. A table is therefore filled while it is still an
+//! ordinary page, then made read-only in the 1:1 map, then hooked into its parent. The L4 is the builder's, pinned by
+//! it, which keeps everything below it pinned as well.
 
 use xen_hypercall::abi::mmu::{PTE_ADDRESS_MASK, PteFlags};
 use xen_hypercall::{Mfn, Pfn};
 
 use super::layout::{self, ENTRIES, PAGE, address_of, index};
-use super::{BootMemoryError, m2p};
+use super::m2p;
+use super::memory::{BootMemoryError, Image};
 use crate::boot::{StartInfo, VIRT_BASE};
 use crate::hv::{self, PteUpdate};
 
@@ -199,7 +200,7 @@ impl Tables {
     }
 
     /// Code executable and read-only, constants read-only, everything else not executable, nothing below the stack.
-    pub fn protect(&self, image: &super::Image) -> Result<(), BootMemoryError> {
+    pub fn protect(&self, image: &Image) -> Result<(), BootMemoryError> {
         let mut batch = heapless::Vec::<PteUpdate, BATCH>::new();
         for address in (VIRT_BASE..address_of(Pfn::new(self.mapped))).step_by(PAGE as usize) {
             let slot = self.slot(address, 1)?.ok_or(BootMemoryError::Layout("L1"))?;
@@ -222,7 +223,7 @@ impl Tables {
     }
 }
 
-impl super::Image {
+impl Image {
     /// What a page of the image may be used for; empty flags mean unmapped, None means "not the image's".
     fn flags(&self, address: u64) -> Option<PteFlags> {
         if address == self.guard {

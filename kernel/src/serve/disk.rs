@@ -7,8 +7,8 @@ use xen_drivers::platform::Platform;
 
 use super::line::Store;
 use crate::boot::StoreDisk;
-use crate::platform::Xen;
 use crate::info;
+use crate::platform::Xen;
 use crate::ports::Disk;
 
 /// How long a backend may take to get ready; xl has attached the device before the domain starts.
@@ -69,9 +69,8 @@ fn number_of(name: &str) -> Option<u32> {
     let letters = rest.bytes().take_while(u8::is_ascii_lowercase).count();
     let (disk, partition) = rest.split_at(letters);
     // Letters count as in a spreadsheet: a..z, aa..zz.
-    let disk = disk.bytes().try_fold(0u32, |sum, letter| {
-        sum.checked_mul(26)?.checked_add(u32::from(letter - b'a') + 1)
-    })?;
+    let disk =
+        disk.bytes().try_fold(0u32, |sum, letter| sum.checked_mul(26)?.checked_add(u32::from(letter - b'a') + 1))?;
     let disk = disk.checked_sub(1)?;
     let partition: u32 = if partition.is_empty() { 0 } else { partition.parse().ok()? };
     match (disk, partition) {

@@ -1,8 +1,8 @@
 //! The line to dom0: the nodes below `data/livesave/` and `control/shutdown`, over the stub's one xenstore connection.
 //!
-//! Everything that is read is a peer's text: parsed by `snapshot`, answered with a refusal or dropped with a line in the
-//! log (docs/protocol/xenstore.md says which). During a session the line serves xenstore on its own: a second request is
-//! refused, a word with a foreign token dropped, a wish for shutdown turned into a cancel and kept for the end.
+//! Everything that is read is a peer's text: parsed by `snapshot`, answered with a refusal or dropped with a line in
+//! the log (docs/protocol/xenstore.md says which). During a session the line serves xenstore on its own: a second
+//! request is refused, a word with a foreign token dropped, a wish for shutdown made a cancel and kept for the end.
 
 use alloc::format;
 use alloc::vec::Vec;

@@ -133,8 +133,7 @@ fn raw_domctl(domctl: &Domctl<HypercallPage>, cmd: u32, domain: DomId, words: &[
 fn set_param(target: DomId) -> i32 {
     let mut op = HvmParam { domid: target.raw(), pad: 0, index: PARAM_CALLBACK_IRQ, value: 0 };
     // SAFETY: Xen reads the argument, which lives until the call has returned.
-    let value =
-        unsafe { hv::xen().call2(HYPERVISOR_HVM_OP, HVMOP_SET_PARAM, op.as_mut_bytes().as_mut_ptr() as u64) };
+    let value = unsafe { hv::xen().call2(HYPERVISOR_HVM_OP, HVMOP_SET_PARAM, op.as_mut_bytes().as_mut_ptr() as u64) };
     errno(value)
 }
 
