@@ -13,8 +13,8 @@ const GUEST_WAIT: Duration = Duration::from_secs(600);
 const KERNEL: &str = "/boot/vmlinuz";
 const RAMDISK: &str = "/boot/guest.img";
 
-/// Words for a guest's kernel that leave out what no test needs and what takes tens of seconds under emulation: patching
-/// itself for one processor, trace events, probing four serial ports (each access is an exit to Xen).
+/// Words for a guest's kernel that leave out what no test needs and what takes tens of seconds under emulation:
+/// patching itself for one processor, trace events, probing four serial ports (each access is an exit to Xen).
 const FAST_BOOT: &str = "loglevel=4 noreplace-smp mitigations=off audit=0 8250.nr_uarts=0 ipv6.disable=1 \
                          initcall_blacklist=tracer_init_tracefs,msr_init,init_kprobe_trace,cubictcp_register";
 

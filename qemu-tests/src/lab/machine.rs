@@ -127,7 +127,8 @@ impl Spec {
     /// `eager-fpu`: under TCG, Xen's lazy switching now and then leaves a guest with another one's SSE registers.
     fn xen_line(&self) -> String {
         format!(
-            "console=com1 com1=115200,8n1 dom0_mem={0}M,max:{0}M loglvl=all guest_loglvl=all ucode=no spec-ctrl=no,eager-fpu \
+            "console=com1 com1=115200,8n1 dom0_mem={0}M,max:{0}M loglvl=all guest_loglvl=all ucode=no \
+             spec-ctrl=no,eager-fpu \
              pv-l1tf=off flask=enforcing {1}",
             self.dom0_mib, self.xen_extra
         )

@@ -1,5 +1,5 @@
-//! The target guest and the stock tools: it counts, survives `xl save -c`, comes back from `xl restore` at the instant of
-//! its save with every page right, and its reboot is honoured.
+//! The target guest and the stock tools: it counts, survives `xl save -c`, and comes back from `xl restore` at the
+//! instant of its save with every page right.
 
 use std::time::Duration;
 

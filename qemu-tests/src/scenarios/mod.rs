@@ -4,41 +4,9 @@
 //! that share a boot must not change what the others rely on (boolean, policy, xenstored); they ask for a fresh one.
 
 mod boot;
+mod catalog;
 mod guest;
 mod take_restore;
 
-use anyhow::Result;
-
+pub use catalog::{Boot, Scenario, all};
 pub use take_restore::continues;
-
-use crate::lab::{Lab, Spec};
-
-/// Which machine a scenario runs on.
-#[derive(Clone, Copy)]
-pub enum Boot {
-    /// The ordinary one, used by others before and after.
-    Shared,
-    /// One of its own, changed by this function.
-    Fresh(fn(&mut Spec)),
-}
-
-/// One test under nested Xen.
-#[derive(Clone, Copy)]
-pub struct Scenario {
-    /// Its name on the command line and in the report; the name of its file.
-    pub name: &'static str,
-    /// Its machine.
-    pub boot: Boot,
-    /// The test itself. See [`crate::verdict`] for how it says what it saw.
-    pub run: fn(&Lab) -> Result<()>,
-}
-
-/// All of them.
-#[must_use]
-pub fn all() -> Vec<Scenario> {
-    vec![shared("boot", boot::run), shared("guest", guest::run), shared("take_restore", take_restore::run)]
-}
-
-fn shared(name: &'static str, run: fn(&Lab) -> Result<()>) -> Scenario {
-    Scenario { name, boot: Boot::Shared, run }
-}

@@ -103,7 +103,8 @@ mod tests {
 
     #[test]
     fn results_are_summed_over_crates() {
-        let output = "test result: ok. 9 passed; 0 failed; 0 ignored\nnoise 3 passed;\ntest result: FAILED. 1 passed; 2 failed; x";
+        let ok = "test result: ok. 9 passed; 0 failed; 0 ignored";
+        let output = &format!("{ok}\nnoise 3 passed;\ntest result: FAILED. 1 passed; 2 failed; x");
         let counts = count(output);
         assert_eq!((counts.passed, counts.failed), (10, 2));
     }

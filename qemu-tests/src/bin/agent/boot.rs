@@ -118,7 +118,8 @@ fn xenstored_name() -> Result<&'static str> {
 
 fn xenconsoled() -> Result<()> {
     shell(
-        "/usr/lib/xen-4.17/bin/xenconsoled --log=all --log-dir=/var/log/xen/console --pid-file=/run/xen/xenconsoled.pid",
+        "/usr/lib/xen-4.17/bin/xenconsoled --log=all --log-dir=/var/log/xen/console \
+         --pid-file=/run/xen/xenconsoled.pid",
     )?;
     wait_for("xenconsoled", || Path::new("/run/xen/xenconsoled.pid").exists())
 }

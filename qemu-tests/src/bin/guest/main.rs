@@ -1,7 +1,7 @@
 //! The target guest: one program as init, PV or PVH, that keeps dirtying memory and counting, and checks every page it
 //! ever wrote.
 //!
-//! Its console shows `COUNTER n errors=e pass=p` at every publication, and `data/counter` in its xenstore home the same.
+//! Its console shows `COUNTER n errors=e pass=p` at every publication, `data/counter` in its xenstore home the same.
 //! After a restore the counter continues from the instant of the snapshot; `errors` stays 0 unless a page is wrong.
 //! Parameters on the kernel command line (see `Settings`): `ls.mem` (MiB), `ls.dirty` (pages a tick), `ls.set` (pages
 //! that are dirtied in turn; 0 is all), `ls.verify` (pages a tick), `ls.tick` (ms), `ls.publish` (ticks), `ls.seed`.

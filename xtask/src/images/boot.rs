@@ -1,0 +1,16 @@
+//! All that a machine boots from, together.
+
+use anyhow::Result;
+use qemu_tests::lab::Images;
+
+use super::{dom0, hypervisor, policy};
+use crate::packages;
+
+/// Builds everything that a machine boots from, or takes it from the cache.
+pub fn build() -> Result<Images> {
+    packages::ensure_installed()?;
+    let hypervisor = hypervisor::build()?;
+    let policy = policy::build(&hypervisor)?;
+    let dom0 = dom0::build()?;
+    Ok(Images { xen: hypervisor.xen, vmlinuz: dom0.kernel, dom0: dom0.image, policy, scratch: dom0.scratch })
+}
