@@ -28,14 +28,21 @@ impl<P: Platform> Blkfront<P> {
         self.lose(IoError::Closed);
     }
 
-    /// Whether the device can be used, and no request waits beyond its bound, even if others are answered.
+    /// Whether the device can be used, and no request waits beyond its bound, even if others are answered. An answer that
+    /// came in time may lie on the ring for as long as nobody looked: the device can have been idle since.
     pub(super) fn in_time(&mut self) -> Result<(), IoError> {
-        match self.inflight.oldest_ns() {
-            Some(oldest) if self.parts.platform.now_ns() >= oldest.saturating_add(self.parts.timeout_ns) => {
-                Err(self.lose(IoError::Timeout))
-            }
-            _ => self.usable(),
+        if self.is_overdue() {
+            self.reap()?;
         }
+        if self.is_overdue() {
+            return Err(self.lose(IoError::Timeout));
+        }
+        self.usable()
+    }
+
+    fn is_overdue(&self) -> bool {
+        let now_ns = self.parts.platform.now_ns();
+        self.inflight.oldest_ns().is_some_and(|oldest| now_ns >= oldest.saturating_add(self.parts.timeout_ns))
     }
 
     pub(super) fn usable(&self) -> Result<(), IoError> {

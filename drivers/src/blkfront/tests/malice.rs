@@ -187,6 +187,19 @@ fn a_write_that_need_not_wait_notices_what_is_overdue() {
 }
 
 #[test]
+fn an_answer_that_nobody_looked_at_is_not_overdue() {
+    let (rig, mut blk) = Rig::connected(Config { indirect: None, ..Config::default() }, 64);
+    blk.write(0, &pattern(0, 11, 1)).unwrap();
+    blk.poll().unwrap();
+    // The backend answers while the device is idle, for longer than a request may take.
+    while rig.host.step() {}
+    rig.host.advance_to(rig.host.now_ns() + 600 * SECOND_NS);
+    blk.write(20, &pattern(20, 1, 1)).unwrap();
+    blk.flush().unwrap();
+    rig.finish(blk);
+}
+
+#[test]
 fn poll_notices_what_is_overdue() {
     let (mut rig, mut blk) = Rig::connected(Config::default(), 8);
     rig.disk.stall(true);
