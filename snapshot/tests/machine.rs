@@ -51,7 +51,7 @@ impl Outside {
             Action::Enable => self.tracking = true,
             Action::Round(_) => {
                 assert!(self.tracking, "rounds need tracking");
-                return Observation::Round(stats(round, u64::from(choice)), choice % 11 == 0);
+                return Observation::Round(stats(round, u64::from(choice)), choice.is_multiple_of(11));
             }
             Action::Recheck => return Observation::Rechecked(choice.is_multiple_of(3)),
             Action::AwaitSuspend if choice.is_multiple_of(2) => return Observation::Nothing,
@@ -65,7 +65,7 @@ impl Outside {
             }
             Action::TrackingOff => self.tracking = false,
             Action::Flush => self.flushed = true,
-            Action::AwaitVerdict if choice % 3 == 0 => return Observation::Nothing,
+            Action::AwaitVerdict if choice.is_multiple_of(3) => return Observation::Nothing,
             Action::AwaitVerdict => {
                 self.resumed = choice % 3 == 1;
                 return verdict(self.resumed);
@@ -108,7 +108,7 @@ fn run(policy: Policy, choices: &[u8], strange: bool) -> (Outside, Machine) {
         seen = outside.act(action, choice, machine.round());
         // Not in place of an order that was carried out: that engine would be beyond help.
         let waits = matches!(action, Action::AwaitSuspend | Action::AwaitVerdict | Action::Recheck | Action::Round(_));
-        if strange && waits && choice % 7 == 0 {
+        if strange && waits && choice.is_multiple_of(7) {
             seen = Observation::Begin;
         }
     }

@@ -173,7 +173,7 @@ impl World {
         if self.t == 3 {
             self.stub = Stub::WantsSuspend;
         }
-        if self.t % 20 == 0 && self.xenstore() {
+        if self.t.is_multiple_of(20) && self.xenstore() {
             self.stamp += 1;
         }
         let suspended = matches!(self.guest, Guest::Suspended(_));
