@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{boot, guest, take_restore};
+use super::{boot, flask, guest, take_restore};
 use crate::lab::{Lab, Spec};
 
 /// Which machine a scenario runs on.
@@ -28,7 +28,12 @@ pub struct Scenario {
 /// All of them.
 #[must_use]
 pub fn all() -> Vec<Scenario> {
-    vec![shared("boot", boot::run), shared("guest", guest::run), shared("take_restore", take_restore::run)]
+    vec![
+        shared("boot", boot::run),
+        shared("flask", flask::run),
+        shared("guest", guest::run),
+        shared("take_restore", take_restore::run),
+    ]
 }
 
 fn shared(name: &'static str, run: fn(&Lab) -> Result<()>) -> Scenario {

@@ -5,6 +5,7 @@
 
 mod boot;
 mod catalog;
+mod flask;
 mod guest;
 mod take_restore;
 

@@ -13,6 +13,8 @@ const MAGIC: u32 = 0xf97c_ff8c;
 const TARGET: &str = "XenFlask";
 const VERSION: u32 = 30;
 const CONFIG_MLS: u32 = 1;
+/// A permission that the policy does not know would be granted (ALLOW_UNKNOWN of policydb.h).
+const CONFIG_ALLOW_UNKNOWN: u32 = 4;
 const SYMBOL_TABLES: u32 = 8;
 /// Initial SIDs, PIRQs, I/O ports, I/O memory, PCI devices, device tree nodes.
 const OBJECT_CONTEXTS: u32 = 6;
@@ -224,6 +226,7 @@ fn header(reader: &mut Reader<'_>) -> Result<()> {
     let [version, config, tables, contexts] = reader.u32s()?;
     ensure!(target == TARGET && version == VERSION, "a policy for {target} version {version}, not {TARGET} {VERSION}");
     ensure!(config & CONFIG_MLS == 0, "a policy with MLS");
+    ensure!(config & CONFIG_ALLOW_UNKNOWN == 0, "a policy that allows what it does not know");
     ensure!(tables == SYMBOL_TABLES && contexts == OBJECT_CONTEXTS, "{tables} tables, {contexts} kinds of contexts");
     let _capabilities = reader.bitmap()?;
     ensure!(reader.bitmap()?.is_empty(), "a permissive type: nothing would be denied to it");

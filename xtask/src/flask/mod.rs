@@ -10,4 +10,4 @@ mod tests;
 mod verb;
 
 pub use compile::compile;
-pub use verb::{Args, run};
+pub use verb::{Args, prove, run};

@@ -54,6 +54,13 @@ fn a_wrong_magic_target_or_version_is_an_error() {
 }
 
 #[test]
+fn a_policy_that_allows_what_it_does_not_know_is_an_error() {
+    let mut bytes = TINY.to_vec();
+    bytes[20] |= 4;
+    assert!(Policy::parse(&bytes).unwrap_err().root_cause().to_string().contains("does not know"));
+}
+
+#[test]
 fn a_line_that_appears_vanishes_or_moves_is_a_difference() {
     let golden = "# head\n## a\nx: y\n\n## b\nz: y\n";
     assert!(differences(golden, golden).is_empty());

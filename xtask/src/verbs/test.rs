@@ -8,7 +8,7 @@ use qemu_tests::scenarios::{self, Scenario};
 
 use super::{dist, lab};
 use crate::sh::{self, cmd, heading};
-use crate::{packages, paths};
+use crate::{flask, images::hypervisor, packages, paths};
 
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args, Default)]
@@ -91,6 +91,8 @@ fn nested(chosen: &[Scenario], as_built: bool) -> Result<Report> {
     if !as_built {
         dist::programs()?;
     }
+    heading("FLASK policy");
+    flask::prove(&hypervisor::build()?.source)?;
     heading("what the nested tests boot");
     let base = lab::spec(paths::target_dir("qemu")?.join("test"))?;
     heading("nested tests");

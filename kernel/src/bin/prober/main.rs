@@ -10,6 +10,8 @@
 mod probes;
 #[cfg(feature = "image")]
 mod slots;
+#[cfg(feature = "image")]
+mod sweep;
 
 #[cfg(not(feature = "image"))]
 fn main() {

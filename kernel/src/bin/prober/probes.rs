@@ -6,6 +6,7 @@
 extern crate alloc;
 
 use alloc::boxed::Box;
+use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -22,6 +23,8 @@ use xen_hypercall::transport::pv::HypercallPage;
 use xen_hypercall::types::ShutdownReason;
 use xen_hypercall::{DomId, Domctl, Error, Mfn, Transport, event, hvm, memory, mmu, sched};
 use zerocopy::{FromZeros, IntoBytes};
+
+use super::sweep;
 
 /// A frame that every guest of 16 MiB has; for a PV owner some MFN.
 const FRAME: u64 = 0x800;
@@ -41,7 +44,7 @@ const PHYSINFO: (u32, u32) = (3, 0x15);
 /// Name and outcome: 0, Xen's errno, or -1 for an error that is not Xen's.
 pub type Outcome = (&'static str, i32);
 
-fn outcome<T>(result: Result<T, Error>) -> i32 {
+pub(crate) fn outcome<T>(result: Result<T, Error>) -> i32 {
     match result {
         Ok(_) => 0,
         Err(error) => error.xen().map_or(-1, |errno| errno.raw()),
@@ -49,12 +52,13 @@ fn outcome<T>(result: Result<T, Error>) -> i32 {
 }
 
 /// Tries everything on `target`.
-pub fn all(target: DomId) -> Vec<Outcome> {
-    let Ok(domctl) = Domctl::probe(hv::xen()) else { return vec![("version", -1)] };
+pub fn all(target: DomId) -> Vec<(String, i32)> {
+    let Ok(domctl) = Domctl::probe(hv::xen()) else { return vec![(String::from("version"), -1)] };
     let mut outcomes = reading(&domctl, target);
     outcomes.extend(writing(&domctl, target));
     outcomes.extend(ruling(&domctl, target));
-    outcomes
+    let named = outcomes.into_iter().map(|(name, outcome)| (String::from(name), outcome));
+    named.chain(sweep::all(&domctl, target)).collect()
 }
 
 /// What the stub needs of a target.
@@ -146,6 +150,6 @@ fn physinfo() -> i32 {
     errno(value)
 }
 
-fn errno(value: i64) -> i32 {
+pub(crate) fn errno(value: i64) -> i32 {
     if value < 0 { i32::try_from(-value).unwrap_or(i32::MAX) } else { 0 }
 }
