@@ -16,13 +16,15 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
 
 fn file(path: &str, text: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let mut fenced = false;
     for (number, line) in text.lines().enumerate() {
+        fenced ^= path.ends_with(".md") && line.trim_start().starts_with("```");
         let mut say = |rule, message: String| findings.push(Finding::new(path, number + 1, rule, message));
         if let Some(character) = line.chars().find(|character| !matches!(character, ' '..='~' | '\t')) {
             say("ascii", format!("the character {character:?}"));
         }
         let width = line.chars().count();
-        if width > WIDTH_MAX && !may_be_wide(path, line) {
+        if width > WIDTH_MAX && !fenced && !may_be_wide(path, line) {
             say("width", format!("{width} columns, {WIDTH_MAX} are the limit"));
         }
         if line.ends_with([' ', '\t']) {
@@ -62,6 +64,8 @@ mod tests {
         let (limit, row) = ("x".repeat(120), format!("| {} |", "x".repeat(200)));
         assert!(file("a.rs", &format!("{limit}\n")).is_empty());
         assert!(file("a.md", &format!("{row}\n")).is_empty());
+        assert!(file("a.md", &format!("```\nx{row}\n```\n")).is_empty());
+        assert_eq!(rules(&file("a.md", &format!("```\n```\nx{row}\n"))), [("width", 3)]);
         assert_eq!(rules(&file("a.rs", &format!("{row}\n"))), [("width", 1)]);
     }
 }
