@@ -28,8 +28,8 @@ impl<P: Platform> Blkfront<P> {
         self.lose(IoError::Closed);
     }
 
-    /// Whether the device can be used, and no request waits beyond its bound, even if others are answered. An answer that
-    /// came in time may lie on the ring for as long as nobody looked: the device can have been idle since.
+    /// Whether the device can be used, and no request waits beyond its bound, even if others are answered. An answer
+    /// that came in time may lie on the ring for as long as nobody looked: the device can have been idle since.
     pub(super) fn in_time(&mut self) -> Result<(), IoError> {
         if self.is_overdue() {
             self.reap()?;
