@@ -1,29 +1,35 @@
 //! The store's device: blkfront as `snapshot` wants it.
+//!
+//! A disk is a handle: the open store has one, the heartbeat another. Each call borrows the frontend for itself alone.
+
+use alloc::rc::Rc;
+use core::cell::RefCell;
 
 use snapshot::ports::{BlockDevice, BlockIdx, IoError};
-use xen_drivers::blkfront::{self, Blkfront};
+use xen_drivers::blkfront::{self, Blkfront, Geometry};
 
 use crate::platform::Xen;
 
 /// A connected disk.
+#[derive(Clone)]
 pub struct Disk {
-    front: Blkfront<Xen>,
+    front: Rc<RefCell<Blkfront<Xen>>>,
 }
 
 impl Disk {
     /// Takes a connected frontend over.
     pub fn new(front: Blkfront<Xen>) -> Self {
-        Self { front }
+        Self { front: Rc::new(RefCell::new(front)) }
     }
 
-    /// The frontend: its port, its counters, its fault.
-    pub fn front(&mut self) -> &mut Blkfront<Xen> {
-        &mut self.front
+    /// What the device is.
+    pub fn geometry(&self) -> Geometry {
+        *self.front.borrow().geometry()
     }
 
-    /// The frontend, to close it.
-    pub fn into_front(self) -> Blkfront<Xen> {
-        self.front
+    /// The frontend, to close it; None while another handle is left.
+    pub fn into_front(self) -> Option<Blkfront<Xen>> {
+        Rc::into_inner(self.front).map(RefCell::into_inner)
     }
 }
 
@@ -40,22 +46,22 @@ fn translate(error: blkfront::IoError, at: BlockIdx) -> IoError {
 
 impl BlockDevice for Disk {
     fn blocks(&self) -> u64 {
-        self.front.geometry().blocks()
+        self.geometry().blocks()
     }
 
     fn read_only(&self) -> bool {
-        self.front.geometry().read_only
+        self.geometry().read_only
     }
 
     fn write(&mut self, at: BlockIdx, data: &[u8]) -> Result<(), IoError> {
-        self.front.write(at.0, data).map_err(|error| translate(error, at))
+        self.front.borrow_mut().write(at.0, data).map_err(|error| translate(error, at))
     }
 
     fn read(&mut self, at: BlockIdx, into: &mut [u8]) -> Result<(), IoError> {
-        self.front.read(at.0, into).map_err(|error| translate(error, at))
+        self.front.borrow_mut().read(at.0, into).map_err(|error| translate(error, at))
     }
 
     fn flush(&mut self) -> Result<(), IoError> {
-        self.front.flush().map_err(|error| translate(error, BlockIdx(0)))
+        self.front.borrow_mut().flush().map_err(|error| translate(error, BlockIdx(0)))
     }
 }

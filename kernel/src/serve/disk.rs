@@ -7,9 +7,9 @@ use xen_drivers::platform::Platform;
 
 use super::line::Store;
 use crate::boot::StoreDisk;
-use crate::info;
 use crate::platform::Xen;
 use crate::ports::Disk;
+use crate::{error, info};
 
 /// How long a backend may take to get ready; xl has attached the device before the domain starts.
 const CONNECT_NS: u64 = 30_000_000_000;
@@ -56,8 +56,10 @@ pub fn open(store: &mut Store, wanted: &StoreDisk) -> Result<(u32, Disk), DiskEr
 /// Closes a disk whose store cannot be opened, so that dom0 can work on it.
 pub fn close(disk: Disk, vdev: u32, store: &mut Store) {
     let deadline = Xen.now_ns().saturating_add(CONNECT_NS);
-    let report = disk.into_front().close(store, deadline);
-    info!("disk {vdev} closed: {report:?}");
+    match disk.into_front() {
+        Some(front) => info!("disk {vdev} closed: {:?}", front.close(store, deadline)),
+        None => error!("disk {vdev} is still in use"),
+    }
 }
 
 /// The device's number: the number itself, or `xvd` with letters and perhaps a partition.

@@ -19,6 +19,7 @@ use xen_drivers::xenstore::ring::RingWire;
 use xen_drivers::xenstore::{Client, Event, Nodes, XsError};
 use xen_hypercall::EvtchnPort;
 
+use super::beat::Beat;
 use crate::platform::Xen;
 use crate::{debug, error, info, warn};
 
@@ -60,12 +61,13 @@ pub struct Line {
     /// The request node changed since it was last read.
     requested: bool,
     stop: Option<Stop>,
+    beat: Option<Beat>,
 }
 
 impl Line {
     /// A line over a fresh connection; nothing is watched yet.
     pub fn new(store: Store) -> Self {
-        Self { store, session: None, requested: false, stop: None }
+        Self { store, session: None, requested: false, stop: None, beat: None }
     }
 
     /// The client, for what is not the protocol's business: devices.
@@ -90,9 +92,11 @@ impl Line {
                 }
                 continue;
             }
-            if let Some(event) = self.store.next_event(u64::MAX)? {
+            let until_ns = self.beat.as_ref().map_or(u64::MAX, Beat::next_ns);
+            if let Some(event) = self.store.next_event(until_ns)? {
                 self.heard(&event)?;
             }
+            self.beat();
         }
     }
 
@@ -121,6 +125,15 @@ impl Line {
     /// The session is over; what comes now is an answer to nothing.
     pub fn end(&mut self) {
         self.session = None;
+    }
+
+    /// The heartbeat to be kept up, or None to let go of the disk; the former one comes back.
+    pub fn set_beat(&mut self, beat: Option<Beat>) -> Option<Beat> {
+        core::mem::replace(&mut self.beat, beat)
+    }
+
+    fn beat(&mut self) {
+        self.beat.iter_mut().for_each(Beat::tick);
     }
 
     /// Whether dom0 wants the domain to end.
@@ -226,6 +239,7 @@ impl Line {
             error!("xenstore: {error}");
             ControlLost
         };
+        self.beat();
         if let Some(event) = self.store.next_event(until_ns).map_err(lost)? {
             self.heard(&event).map_err(lost)?;
         }

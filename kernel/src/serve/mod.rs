@@ -5,8 +5,10 @@
 //! line.rs     the nodes that dom0 writes and reads
 //! session.rs  one request
 //! disk.rs     the store's block device
+//! beat.rs     the heartbeat that keeps a second writer out
 //! ```
 
+mod beat;
 mod disk;
 mod line;
 mod service;

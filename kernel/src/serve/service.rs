@@ -15,6 +15,7 @@ use snapshot::store;
 use snapshot::take::Hold;
 use xen_drivers::xenstore::{Nodes, XsError};
 
+use super::beat::Beat;
 use super::line::{Line, Stop, Store};
 use super::{disk, session};
 use crate::boot::CommandLine;
@@ -80,11 +81,19 @@ impl Service {
 
     fn open_store(&mut self, options: &CommandLine) -> Result<(), String> {
         self.hold = options.hold;
-        let (vdev, mut disk) = disk::open(self.line.store(), &options.store).map_err(|error| error.to_string())?;
+        let (vdev, disk) = disk::open(self.line.store(), &options.store).map_err(|error| error.to_string())?;
         self.vdev = vdev;
         self.node.device = fields::Line::of(vdev);
-        self.node.blocks = disk.front().geometry().blocks();
-        info!("disk {vdev}: {:?}", disk.front().geometry());
+        self.node.blocks = disk.geometry().blocks();
+        info!("disk {vdev}: {:?}", disk.geometry());
+        let reason = |error: &dyn core::fmt::Display| format!("block device {vdev}: {error}");
+        match Beat::claim(disk.clone()) {
+            Ok(beat) => _ = self.line.set_beat(beat),
+            Err(error) => {
+                disk::close(disk, vdev, self.line.store());
+                return Err(reason(&error));
+            }
+        }
         match store::Store::open(disk) {
             Ok(store) => {
                 info!("store: {:?}", store.info());
@@ -92,8 +101,8 @@ impl Service {
                 Ok(())
             }
             Err(failed) => {
-                disk::close(failed.device, vdev, self.line.store());
-                Err(format!("block device {vdev}: {}", failed.error))
+                self.release(failed.device);
+                Err(reason(&failed.error))
             }
         }
     }
@@ -141,7 +150,7 @@ impl Service {
             self.store = Some(store);
             return self.say(StubState::Idle);
         }
-        self.release(store);
+        self.release(store.into_device());
         self.node.reason = fields::Line::of("the store's device failed: look at the disk, then start the stub again");
         error!("{}", self.node.reason);
         self.say(StubState::Failed)
@@ -150,13 +159,14 @@ impl Service {
     /// Gives the disk back before the domain ends.
     fn close(&mut self) {
         if let Some(store) = self.store.take() {
-            self.release(store);
+            self.release(store.into_device());
         }
         info!("held at the end: {}", Held::now());
     }
 
-    fn release(&mut self, store: store::Store<Disk>) {
-        disk::close(store.into_device(), self.vdev, self.line.store());
+    fn release(&mut self, disk: Disk) {
+        self.line.set_beat(None).into_iter().for_each(Beat::close);
+        disk::close(disk, self.vdev, self.line.store());
     }
 
     /// Writes the stub's node.
