@@ -98,7 +98,7 @@ pub enum Store {
     Init {
         /// Block device or file
         device: PathBuf,
-        /// A label for people, at most 32 bytes
+        /// A label for people, at most 63 bytes
         #[arg(long, default_value = "")]
         label: String,
         /// The device's path once more: what is on it is lost

@@ -3,7 +3,7 @@
 //! From the moment the keeper is ready the guest is its affair: whatever fails here, dropping the link is enough.
 
 use super::progress::Progress;
-use super::{faults, preflight, recover};
+use super::{faults, preflight, recover, status};
 use crate::args::{self, Place};
 use crate::config::Config;
 use crate::domain::{self, Found};
@@ -46,6 +46,7 @@ pub fn run(take: &args::Take, place: &Place) -> Outcome {
     let created = now();
     let name = snapshot_name(take, &found.name, created)?;
     let guest = preflight::check(&xen, &mut store, &found)?;
+    refuse_leftovers(&guest.info.handle.to_string(), &found.name)?;
     let chunks = chunks(&guest.config)?;
     let token = Token(files::random()?);
     let job = job(take, &xen, &stub, &found, guest.info.handle.to_string(), &name, token)?;
@@ -71,6 +72,15 @@ pub fn run(take: &args::Take, place: &Place) -> Outcome {
     let (status, ending) = ended.map_err(|failure| after_the_keeper(failure, &found.name))?;
     judge(&status, &ending, &found.name)?;
     report(&name, take.mode, &status, &ending, place.json)
+}
+
+/// What a killed keeper left is set right before the guest is touched again.
+fn refuse_leftovers(handle: &str, guest: &str) -> Outcome {
+    if status::keepers()?.iter().any(|(record, lives)| !lives && record.job.handle == handle) {
+        let failure = Exit::Stuck.fail(format_args!("an earlier take of '{guest}' left something behind"));
+        return Err(failure.hint("run `livesave recover` first"));
+    }
+    Ok(())
 }
 
 fn now() -> u64 {
