@@ -1,8 +1,8 @@
 //! One writer to a store: the heartbeat block (docs/format/store-v1.md, section 5).
 //!
-//! A store whose heartbeat moves belongs to a stub that lives, and is left alone. While this one lives its own moves: in
-//! the idle loop, and whenever the engine looks at its messages. The block says nothing about the content of the store, so
-//! an error while it is written is left to the next write that matters.
+//! A store whose heartbeat moves belongs to a stub that lives, and is left alone. While this one lives its own moves:
+//! in the idle loop, and whenever the engine looks at its messages. The block says nothing about the content of the
+//! store, so an error while it is written is left to the next write that matters.
 
 use core::fmt;
 
