@@ -95,6 +95,18 @@ pub struct Counter {
     pub passes: u64,
 }
 
+impl Counter {
+    /// What a guest wrote, if it is whole.
+    #[must_use]
+    pub fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split_whitespace();
+        let ticks = words.next()?.parse().ok()?;
+        let errors = words.next()?.strip_prefix("errors=")?.parse().ok()?;
+        let passes = words.next()?.strip_prefix("pass=")?.parse().ok()?;
+        Some(Self { ticks, errors, passes })
+    }
+}
+
 /// A guest that was created.
 #[derive(Clone, Debug)]
 pub struct Guest {
@@ -136,7 +148,7 @@ impl Guest {
     pub fn counter(&self, lab: &Lab) -> Result<Option<Counter>> {
         let read = format!("xenstore-read /local/domain/$(xl domid {})/data/counter 2>/dev/null", self.name);
         let output = lab.run(&read)?;
-        Ok(parse_counter(&output.text()))
+        Ok(Counter::parse(&output.text()))
     }
 
     /// The first counter that it publishes in its present life: a restored guest's xenstore node starts out empty.
@@ -171,23 +183,15 @@ impl Guest {
     }
 }
 
-fn parse_counter(line: &str) -> Option<Counter> {
-    let mut words = line.split_whitespace();
-    let ticks = words.next()?.parse().ok()?;
-    let errors = words.next()?.strip_prefix("errors=")?.parse().ok()?;
-    let passes = words.next()?.strip_prefix("pass=")?.parse().ok()?;
-    Some(Counter { ticks, errors, passes })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_counter_is_read_as_the_guest_writes_it() {
-        assert_eq!(parse_counter("17 errors=0 pass=2"), Some(Counter { ticks: 17, errors: 0, passes: 2 }));
-        assert_eq!(parse_counter("17 errors= pass=2"), None);
-        assert_eq!(parse_counter(""), None);
+        assert_eq!(Counter::parse("17 errors=0 pass=2"), Some(Counter { ticks: 17, errors: 0, passes: 2 }));
+        assert_eq!(Counter::parse("17 errors= pass=2"), None);
+        assert_eq!(Counter::parse(""), None);
     }
 
     #[test]

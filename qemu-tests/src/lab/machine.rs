@@ -19,6 +19,9 @@ const CPU_TCG: &str = "EPYC-Rome,+svm,+npt,-monitor,-smap,-smep,-rdtscp";
 /// With hardware virtualization the host's own processor is the best there is.
 const CPU_KVM: &str = "host";
 
+/// The link to [`Images::tools`] in a machine's directory.
+const TOOLS: &str = "xen-tools";
+
 /// The files that a machine boots from, made by `cargo xtask build`.
 #[derive(Clone, Debug)]
 pub struct Images {
@@ -32,6 +35,8 @@ pub struct Images {
     pub policy: PathBuf,
     /// A directory that becomes the scratch disk's content.
     pub scratch: PathBuf,
+    /// Debian's directory of Xen's tools, unpacked here: its programs in Python run on the host.
+    pub tools: PathBuf,
 }
 
 /// What a disk carries at boot.
@@ -147,6 +152,7 @@ impl Spec {
             ("vmlinuz", &self.images.vmlinuz),
             ("dom0.img", &self.images.dom0),
             ("xenpolicy", &self.images.policy),
+            (TOOLS, &self.images.tools),
         ];
         for (name, file) in files {
             ensure!(file.exists(), "{} is missing; `cargo xtask build` makes it", file.display());
@@ -201,6 +207,13 @@ impl Drop for Machine {
     }
 }
 
+/// `verify-stream-v2` and the directory of its modules, for the machine whose directory this is.
+#[must_use]
+pub fn stream_judge(dir: &Path) -> (PathBuf, PathBuf) {
+    let tools = dir.join(TOOLS);
+    (tools.join("bin/verify-stream-v2"), tools.join("lib/python"))
+}
+
 /// Whether the machine whose directory this is still runs.
 #[must_use]
 pub fn runs_in(dir: &Path) -> bool {
@@ -247,8 +260,8 @@ mod tests {
 
     #[test]
     fn the_command_line_enforces_flask_and_names_the_policy_last() {
-        let images =
-            Images { xen: "x".into(), vmlinuz: "v".into(), dom0: "d".into(), policy: "p".into(), scratch: "s".into() };
+        let [xen, vmlinuz, dom0, policy, scratch, tools] = ["x", "v", "d", "p", "s", "t"].map(PathBuf::from);
+        let images = Images { xen, vmlinuz, dom0, policy, scratch, tools };
         let arguments = Spec::new(images, "/nowhere".into()).arguments();
         let after = |name: &str| {
             let at = arguments.iter().position(|word| word == name).unwrap();

@@ -9,5 +9,5 @@ mod stub;
 pub use client::{Output, Port};
 pub use guest::{Counter, Guest, GuestKind, GuestSpec, TARGET_LABEL};
 pub use handle::{Background, Lab};
-pub use machine::{Content, Disk, Images, Machine, Spec};
+pub use machine::{Content, Disk, Images, Machine, Spec, stream_judge};
 pub use stub::{STORE_DEVICE, STUB};

@@ -20,9 +20,8 @@ const STUB_WAIT: Duration = Duration::from_secs(120);
 impl Lab {
     /// Writes a new store; what was on the disk is lost.
     pub fn init_store(&self) -> Result<()> {
-        // The first blocks of an older store are a signature, which `store init` refuses to overwrite.
-        self.sh(&format!("dd if=/dev/zero of={STORE_DEVICE} bs=1M count=4 conv=notrunc 2>/dev/null"))?;
-        self.sh(&format!("livesave store init {STORE_DEVICE}"))?;
+        // An older store has roots at both ends of the disk, and is not overwritten by mistake.
+        self.sh(&format!("livesave store init {STORE_DEVICE} --destroy-contents-of {STORE_DEVICE}"))?;
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{boot, flask, guest, take_restore};
+use super::{boot, flask, guest, oracle, registers, take_restore};
 use crate::lab::{Lab, Spec};
 
 /// Which machine a scenario runs on.
@@ -32,7 +32,9 @@ pub fn all() -> Vec<Scenario> {
         shared("boot", boot::run),
         shared("flask", flask::run),
         shared("guest", guest::run),
+        shared("registers", registers::run),
         shared("take_restore", take_restore::run),
+        shared("oracle", oracle::run),
     ]
 }
 

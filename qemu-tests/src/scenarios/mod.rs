@@ -7,7 +7,10 @@ mod boot;
 mod catalog;
 mod flask;
 mod guest;
+mod oracle;
+mod registers;
 mod take_restore;
+mod words;
 
 pub use catalog::{Boot, Scenario, all};
 pub use take_restore::continues;

@@ -11,6 +11,6 @@ pub fn build() -> Result<Images> {
     packages::ensure_installed()?;
     let hypervisor = hypervisor::build()?;
     let policy = policy::build(&hypervisor)?;
-    let dom0 = dom0::build()?;
-    Ok(Images { xen: hypervisor.xen, vmlinuz: dom0.kernel, dom0: dom0.image, policy, scratch: dom0.scratch })
+    let dom0::Dom0 { kernel: vmlinuz, image: dom0, scratch, tools } = dom0::build()?;
+    Ok(Images { xen: hypervisor.xen, vmlinuz, dom0, policy, scratch, tools })
 }

@@ -92,6 +92,8 @@ pub struct Dom0 {
     pub image: PathBuf,
     /// The scratch disk's content.
     pub scratch: PathBuf,
+    /// Debian's directory of Xen's tools.
+    pub tools: PathBuf,
 }
 
 /// Builds both images.
@@ -108,7 +110,7 @@ pub fn build() -> Result<Dom0> {
         let stage = stage(&debian, &release, &programs)?;
         pack(&stage, &image)?;
     }
-    Ok(Dom0 { scratch: scratch(&programs, &kernel)?, kernel, image })
+    Ok(Dom0 { scratch: scratch(&programs, &kernel)?, kernel, image, tools: debian.join(TOOLS).join("..") })
 }
 
 /// What guests boot from lies on the scratch disk: in the initramfs it would be copied about at each boot.

@@ -2,12 +2,15 @@
 //!
 //! Command line `target=DOMID`, up to eight times. For each target every probe is tried, the harmless ones first; the
 //! outcome goes to the console (`probe DOMID NAME ERRNO`, 0 = allowed) and to `data/livesave/probe/DOMID`, and
-//! `data/livesave/probe/done` is written last. Booted as dom0 it tests the argument registers instead (`slots.rs`).
+//! `data/livesave/probe/done` is written last. Booted as dom0 it tests the argument registers instead (`slots.rs`); with
+//! `arity=N` it ends with a call of N arguments, whose registers dom0 reads (`registers.rs`).
 //! It never belongs into an installation: where the policy fails, its probes take effect.
 #![cfg_attr(feature = "image", no_std, no_main)]
 
 #[cfg(feature = "image")]
 mod probes;
+#[cfg(feature = "image")]
+mod registers;
 #[cfg(feature = "image")]
 mod slots;
 #[cfg(feature = "image")]
@@ -31,7 +34,7 @@ mod image {
     use xen_drivers::xenstore::{Nodes, XsError};
     use xen_hypercall::DomId;
 
-    use super::{probes, slots};
+    use super::{probes, registers, slots};
 
     /// Most targets.
     const TARGETS: usize = 8;
@@ -48,6 +51,10 @@ mod image {
             slots::test();
             hv::power_off();
         }
+        if let Some(arity) = start.command_line().and_then(arity) {
+            registers::end(arity);
+            hv::power_off();
+        }
         let Some(targets) = start.command_line().and_then(targets) else {
             panic::die(&"command line: want target=DOMID, one to eight times");
         };
@@ -55,6 +62,10 @@ mod image {
             error!("xenstore: {error}");
         }
         hv::power_off()
+    }
+
+    fn arity(line: &str) -> Option<u64> {
+        line.split_ascii_whitespace().find_map(|word| word.strip_prefix("arity=")?.parse().ok())
     }
 
     fn targets(line: &str) -> Option<heapless::Vec<DomId, TARGETS>> {

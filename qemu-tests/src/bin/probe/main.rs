@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod frames;
+mod rounds;
 mod selftest;
 mod state;
 mod watch;
@@ -16,7 +17,11 @@ use xen_hypercall::{DomId, Domctl};
 
 const USAGE: &str = "usage: probe COMMAND DOMID
   frames     `gfn type digest` of every populated frame (PVH, HVM)
-  vcpu       `type instance length digest bytes` of every record of the HVM context; the TSC reads 0
+  page GFN   the contents of one frame
+  vcpu       `type instance length bytes` of every record of the HVM context; the TSC reads 0
+  registers  a PV guest's registers that carry a hypercall's arguments
+  ports      `port status remote-domain remote-port` of every event channel in use
+  rounds STUB  state and round of the stub's session beside the guest's counter, at each change, until killed
   info       what getdomaininfo says
   logdirty   status|on|off: whether log-dirty is off (status leaves it as it was)
   suspendwatch [MICROSECONDS]: each change of the shutdown flag, polled at this interval (500), until killed
@@ -42,6 +47,10 @@ fn main() -> Result<()> {
     match (*command, rest) {
         ("frames", []) => frames::run(&probe, &mut out)?,
         ("vcpu", []) => state::context(&probe, &mut out)?,
+        ("page", [gfn]) => frames::one(&probe, gfn, &mut out)?,
+        ("registers", []) => state::registers(&probe, &mut out)?,
+        ("ports", []) => state::ports(&probe, &mut out)?,
+        ("rounds", [stub]) => rounds::run(domain, stub.parse().context("the stub's domid")?, &mut out)?,
         ("info", []) => state::info(&probe, &mut out)?,
         ("logdirty", [what]) => state::log_dirty(&probe, what, &mut out)?,
         ("suspendwatch", []) => watch::run(&probe, watch::INTERVAL_US, &mut out)?,

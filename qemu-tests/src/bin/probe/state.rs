@@ -1,14 +1,18 @@
 //! What a guest is and does besides its memory.
 
-use std::fmt::Write as _;
 use std::io::Write;
 
-use anyhow::{Context, Result, bail, ensure};
-use xen_hypercall::abi::hvm::{HW_CPU_TSC, SAVE_CPU, SAVE_END, SaveDescriptor};
-use xen_hypercall::{XenErrno, dom0};
-use zerocopy::FromBytes;
+use anyhow::{Context, Result, bail};
+use qemu_tests::context;
+use xen_hypercall::abi::event::EVTCHNSTAT_CLOSED;
+use xen_hypercall::abi::vcpu::VcpuGuestContext;
+use xen_hypercall::{EvtchnPort, XenErrno, dom0, event};
+use zerocopy::FromZeros as _;
 
 use crate::Probe;
+
+/// More event channels than any domain of the lab has.
+const PORTS_MAX: u32 = 1 << 16;
 
 /// Prints what getdomaininfo says, `key=value` each.
 pub fn info(probe: &Probe, out: &mut impl Write) -> Result<()> {
@@ -20,38 +24,44 @@ pub fn info(probe: &Probe, out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
-/// Prints `type instance length digest bytes` for each record of the context of a PVH or HVM guest. The TSC of a vCPU
-/// reads 0: it counts on while the guest stands still.
+/// Prints `type instance length bytes` for each record of the context of a PVH or HVM guest. The TSC of a vCPU reads 0:
+/// it counts on while the guest stands still.
 pub fn context(probe: &Probe, out: &mut impl Write) -> Result<()> {
     let mut context = vec![0; probe.xen.hvm_context_size(probe.domain)?];
     let len = probe.xen.gethvmcontext(probe.domain, &mut context)?;
-    let mut rest = &context[..len];
-    loop {
-        let (head, after) = SaveDescriptor::read_from_prefix(rest).ok().context("the context has no end")?;
-        let (body, next) = after.split_at_checked(head.length as usize).context("a record exceeds the context")?;
-        if head.typecode == SAVE_END {
-            ensure!(next.is_empty(), "{} bytes after the context's end", next.len());
-            return Ok(());
-        }
-        let body = without_tsc(head.typecode, body);
-        let bytes = body.iter().fold(String::new(), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        });
-        let digest = blake3::hash(&body).to_hex();
-        writeln!(out, "{} {} {} {} {bytes}", head.typecode, head.instance, body.len(), &digest[..16])?;
-        rest = next;
+    for record in context::records(context.get(..len).context("longer than its size")?)? {
+        writeln!(out, "{record}")?;
     }
+    Ok(())
 }
 
-fn without_tsc(kind: u16, body: &[u8]) -> Vec<u8> {
-    let mut body = body.to_vec();
-    if kind == SAVE_CPU
-        && let Some(tsc) = body.get_mut(HW_CPU_TSC..HW_CPU_TSC + 8)
-    {
-        tsc.fill(0);
+/// Prints the registers that carry a hypercall and its arguments, as a PV guest's first vCPU left them.
+pub fn registers(probe: &Probe, out: &mut impl Write) -> Result<()> {
+    let mut context = VcpuGuestContext::new_zeroed();
+    probe.xen.getvcpucontext(probe.domain, 0, &mut context)?;
+    let regs = context.user_regs;
+    writeln!(
+        out,
+        "rax={:#x} rdi={:#x} rsi={:#x} rdx={:#x} r10={:#x} r8={:#x}",
+        regs.rax, regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8
+    )?;
+    Ok(())
+}
+
+/// Prints `port status remote-domain remote-port` of each event channel of the domain that is in use.
+pub fn ports(probe: &Probe, out: &mut impl Write) -> Result<()> {
+    for port in 1..PORTS_MAX {
+        match event::status(probe.xen.transport(), probe.domain, EvtchnPort::new(port)) {
+            Ok(status) if status.status == EVTCHNSTAT_CLOSED => {}
+            Ok(port_is) => {
+                writeln!(out, "{port} {} {} {}", port_is.status, port_is.remote_dom, port_is.remote_port)?;
+            }
+            // The table ends here.
+            Err(error) if error.xen() == Some(XenErrno::EINVAL) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
     }
-    body
+    bail!("domain {} has more than {PORTS_MAX} event channels", probe.domain)
 }
 
 /// Whether log-dirty is off (`status`), or switches it. ENABLE is the only question that Xen answers: 0 means that it

@@ -1,0 +1,37 @@
+//! What the scenarios that take snapshots have in common: a guest that can be taken, `livesave`'s words, its results.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::lab::{Guest, GuestSpec, Lab, TARGET_LABEL};
+use crate::verdict::check;
+
+/// A take, an export or a restore of a small guest under emulation, on a machine that may be busy.
+pub const TAKE_WAIT: Duration = Duration::from_secs(600);
+
+/// A guest with the label of a target.
+pub fn target(name: &str, memory_mib: u32, parameters: &str) -> GuestSpec {
+    let mut spec = GuestSpec::new(name);
+    spec.label = Some(TARGET_LABEL.to_owned());
+    spec.memory_mib = memory_mib;
+    parameters.clone_into(&mut spec.parameters);
+    spec
+}
+
+/// Runs a command in dom0 that must succeed, and shows it; its standard output.
+pub fn succeed(lab: &Lab, command: &str) -> Result<String> {
+    let output = lab.run_for(command, TAKE_WAIT)?;
+    println!("   dom0# {command}");
+    check(output.status == 0, || {
+        let said = format!("{} {}", output.text(), output.errors());
+        format!("`{command}` ended with {}: {said}\n{}", output.status, lab.stub_console())
+    })?;
+    Ok(output.text())
+}
+
+/// Dirty tracking of the guest is off, asked with a call that answers 0 only then.
+pub fn tracking_is_off(lab: &Lab, guest: &Guest) -> Result<()> {
+    let state = lab.sh(&format!("probe logdirty {} status", guest.domid(lab)?))?;
+    check(state == "off", || format!("log-dirty of {} is {state} after the take", guest.name))
+}
