@@ -1,8 +1,8 @@
-//! Each argument of a hypercall reaches Xen in its own register: a PV test kernel makes its last call with a value of its
-//! own in every slot, and dom0 reads the registers that Xen keeps of the call that never returned.
+//! Each argument of a hypercall reaches Xen in its own register: a PV test kernel makes its last call with a value of
+//! its own in every slot, and dom0 reads the registers that Xen keeps of the call that never returned.
 //!
-//! The call is `sched_op(SCHEDOP_shutdown, &reason)`, whose further slots Xen ignores. That the domain is shut down with
-//! the right reason says that slots 1 and 2 were read; the domain stays, so the rest can be read at leisure.
+//! The call is `sched_op(SCHEDOP_shutdown, &reason)`, whose further slots Xen ignores. That the domain is shut down
+//! with the right reason says that slots 1 and 2 were read; the domain stays, so the rest can be read at leisure.
 
 use std::time::Duration;
 

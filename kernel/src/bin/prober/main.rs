@@ -2,8 +2,8 @@
 //!
 //! Command line `target=DOMID`, up to eight times. For each target every probe is tried, the harmless ones first; the
 //! outcome goes to the console (`probe DOMID NAME ERRNO`, 0 = allowed) and to `data/livesave/probe/DOMID`, and
-//! `data/livesave/probe/done` is written last. Booted as dom0 it tests the argument registers instead (`slots.rs`); with
-//! `arity=N` it ends with a call of N arguments, whose registers dom0 reads (`registers.rs`).
+//! `data/livesave/probe/done` is written last. Booted as dom0 it tests the argument registers instead (`slots.rs`).
+//! With `arity=N` it ends with a call of N arguments, whose registers dom0 reads (`registers.rs`).
 //! It never belongs into an installation: where the policy fails, its probes take effect.
 #![cfg_attr(feature = "image", no_std, no_main)]
 

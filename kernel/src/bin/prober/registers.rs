@@ -1,7 +1,8 @@
 //! One last hypercall with a value of its own in every slot, for dom0 to compare with the registers that Xen keeps.
 //!
-//! SCHEDOP_shutdown takes two arguments (xen/common/sched/core.c); what is in the further slots Xen neither uses nor, in
-//! a release build, changes. Slot 2 says why the domain ends, so an end for that reason shows that slots 1 and 2 arrived.
+//! SCHEDOP_shutdown takes two arguments (xen/common/sched/core.c); what is in the further slots Xen neither uses nor,
+//! in a release build, changes. Slot 2 says why the domain ends: an end for that reason shows that slots 1 and 2 were
+//! read.
 
 use livesave_stubdom::{error, hv, info};
 use xen_hypercall::abi::sched::{SCHEDOP_SHUTDOWN, SchedShutdown};

@@ -1,5 +1,6 @@
-//! What the guest does during the rounds of a take: its counter beside the state of the stub's session, both as they
-//! stand in xenstore. Raw messages over dom0's device (public/io/xs_wire.h), so that no client under test is in between.
+//! What the guest does during the rounds of a take: its counter beside the state of the stub's session, both as
+//! they stand in xenstore. Raw messages over dom0's device (public/io/xs_wire.h), so that no client under test is in
+//! between.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
