@@ -1,11 +1,13 @@
 //! The nested host: QEMU with Xen and a Linux dom0, driven over virtio-serial ports.
 
+mod bare;
 mod client;
 mod guest;
 mod handle;
 mod machine;
 mod stub;
 
+pub use bare::registers;
 pub use client::{Output, Port};
 pub use guest::{Counter, Guest, GuestKind, GuestSpec, TARGET_LABEL};
 pub use handle::{Background, Lab};

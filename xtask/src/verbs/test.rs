@@ -3,6 +3,7 @@
 //! `cargo xtask test boot guest` runs only these scenarios; `--host` and `--nested` run one half.
 
 use anyhow::{Context, Result, ensure};
+use qemu_tests::lab::registers;
 use qemu_tests::runner::{self, Report};
 use qemu_tests::scenarios::{self, Scenario};
 
@@ -60,10 +61,10 @@ struct Counts {
     failed: usize,
 }
 
-/// The default members' tests. Their output is shown; what it says is counted.
+/// All crates' tests, the kernel's included. Their output is shown; what it says is counted.
 fn host() -> Result<Counts> {
     heading("host tests");
-    let mut cargo = cmd("cargo", &["test", "--no-fail-fast"]);
+    let mut cargo = cmd("cargo", &["test", "--workspace", "--no-fail-fast"]);
     cargo.current_dir(paths::root());
     let (status, output) = sh::watched(&mut cargo)?;
     let counts = count(&output);
@@ -95,6 +96,8 @@ fn nested(chosen: &[Scenario], as_built: bool) -> Result<Report> {
     flask::prove(&hypervisor::build()?.source)?;
     heading("what the nested tests boot");
     let base = lab::spec(paths::target_dir("qemu")?.join("test"))?;
+    heading("argument registers: the test kernel in dom0's place");
+    registers(&base, &paths::target_dir("images")?.join("prober"))?;
     heading("nested tests");
     Ok(runner::run(chosen, &base, &lab::install))
 }
