@@ -64,7 +64,11 @@ pub fn judge(status: &Status, subject: &str) -> Option<Failure> {
     }
     let word = status.fault.map_or("unknown cause", Fault::word);
     let told = if status.reason.is_empty() { word } else { status.reason.as_str() };
-    let verb = if status.state == State::Refused { "refused" } else { "ended without a snapshot" };
+    let verb = match status.state {
+        State::Refused => "refused",
+        State::Failed => "failed",
+        _ => "ended without a snapshot",
+    };
     let exit = status.fault.map_or(Exit::Void, exit_of);
     let failure = exit.fail(format_args!("{subject} {verb}: {told}"));
     Some(match status.fault.and_then(hint_of) {

@@ -60,8 +60,11 @@ fn contents(device: &mut Device, path: &Path) -> Outcome<Option<String>> {
 
 /// Nobody may use the device: neither dom0 (mount, swap; the kernel refuses its own users at open) nor a domain.
 fn unused(path: &Path) -> Outcome {
-    let metadata = std::fs::metadata(path)
-        .map_err(|error| Exit::NoStore.fail(format_args!("{} cannot be opened: {error}", path.display())))?;
+    let metadata = std::fs::metadata(path).map_err(|error| {
+        Exit::NoStore
+            .fail(format_args!("{} cannot be opened: {error}", path.display()))
+            .hint("`lsblk` shows what there is")
+    })?;
     if !metadata.file_type().is_block_device() {
         return Ok(());
     }

@@ -62,21 +62,22 @@ pub fn store_against(tree: &mut impl Tree, found: &Found) -> Outcome<Option<Fail
     Ok(None)
 }
 
-/// Checks everything, in the order of cost.
+/// Checks everything.
 pub fn check(xen: &Xen, tree: &mut impl Tree, found: &Found) -> Outcome<Guest> {
     let name = &found.name;
     let info = xen.info(found.domid, None).map_err(|error| xen::trouble("getdomaininfo", error))?;
     let info = info.ok_or_else(|| Exit::NoDomain.fail(format_args!("the guest '{name}' is gone")))?;
+    // First: a guest that is being saved may stand, or have a request pending, and that would be told as the cause.
+    if let Some(saver) = xl::saver_of(found.domid.raw(), name) {
+        let failure = Exit::LogDirtyOn.fail(format_args!("the guest '{name}' is being saved or migrated: {saver}"));
+        return Err(failure.hint("wait for its end"));
+    }
     let failure = match against(&info, name) {
         None => store_against(tree, found)?,
         some => some,
     };
     if let Some(failure) = failure {
         return Err(failure);
-    }
-    if let Some(saver) = xl::saver_of(found.domid.raw(), name) {
-        let failure = Exit::LogDirtyOn.fail(format_args!("the guest '{name}' is being saved or migrated: {saver}"));
-        return Err(failure.hint("wait for its end"));
     }
     let pod = xen.populates_on_demand(found.domid);
     if pod.map_err(|error| xen::trouble("XENMEM_get_pod_target", error))? {
