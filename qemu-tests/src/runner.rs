@@ -53,19 +53,33 @@ pub fn run(scenarios: &[Scenario], base: &Spec, install: Install) -> Report {
         println!("-- {}", scenario.name);
         let started = Instant::now();
         let result = run_one(scenario, base, install, &mut shared);
-        let verdict = verdict::of(&result);
-        let seconds = started.elapsed().as_secs_f64();
-        match &result {
-            Ok(()) => println!("   {:<24} {verdict:<8} {seconds:6.1} s", scenario.name),
-            Err(error) => println!("   {:<24} {verdict:<8} {seconds:6.1} s  {error:#}", scenario.name),
-        }
-        report.verdicts.push((scenario.name.to_owned(), verdict));
+        note(&mut report, scenario, &result, started);
     }
     if let Some(lab) = shared {
         // A machine that does not go by itself is killed; the verdicts are in already.
         let _ = lab.poweroff();
     }
     report
+}
+
+/// Runs them on a machine that is up, one after the other, and leaves it running. Its own `Boot` is not looked at.
+pub fn run_in(scenarios: &[Scenario], lab: &Lab) -> Report {
+    let mut report = Report::default();
+    for scenario in scenarios {
+        println!("-- {}", scenario.name);
+        let started = Instant::now();
+        let result = checked(scenario, lab);
+        note(&mut report, scenario, &result, started);
+    }
+    report
+}
+
+fn note(report: &mut Report, scenario: &Scenario, result: &Result<()>, started: Instant) {
+    let verdict = verdict::of(result);
+    let seconds = started.elapsed().as_secs_f64();
+    let why = result.as_ref().err().map_or_else(String::new, |error| format!("{error:#}"));
+    println!("   {:<24} {verdict:<8} {seconds:6.1} s  {why}", scenario.name);
+    report.verdicts.push((scenario.name.to_owned(), verdict));
 }
 
 fn run_one(scenario: &Scenario, base: &Spec, install: Install, shared: &mut Option<Lab>) -> Result<()> {

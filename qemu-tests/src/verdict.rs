@@ -60,6 +60,12 @@ pub fn check(behaved: bool, why: impl FnOnce() -> String) -> anyhow::Result<()> 
     if behaved { Ok(()) } else { Err(stop(Verdict::Failure, why())) }
 }
 
+/// Whether the error is a FAILURE: the subject's fault, not the test's.
+#[must_use]
+pub fn is_failure(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Stop>().is_some_and(|stop| stop.verdict == Verdict::Failure)
+}
+
 /// The verdict that a scenario's result stands for.
 #[must_use]
 pub fn of(result: &anyhow::Result<()>) -> Verdict {

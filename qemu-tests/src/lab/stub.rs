@@ -27,14 +27,32 @@ impl Lab {
 
     /// Starts the stub with `extra` on its command line and waits until it is idle.
     pub fn start_stub(&self, extra: &str) -> Result<()> {
+        self.create_stub(STORE_DEVICE, "w", extra)?;
+        self.wait_until("the stub is idle", STUB_WAIT, |lab| lab.stub_is_idle())
+            .map_err(|error| error.context(self.stub_console()))
+    }
+
+    /// Starts the stub on any device of dom0, `w` or `r`, ready or not.
+    pub fn create_stub(&self, device: &str, access: &str, extra: &str) -> Result<()> {
         let installed = String::from_utf8(self.get_bytes(CONFIG)?).context("the stub's configuration")?;
         let config = installed
-            .replace(EXAMPLE_DEVICE, STORE_DEVICE)
+            .replace(&format!("{EXAMPLE_DEVICE},xvda,w"), &format!("{device},xvda,{access}"))
             .replace("extra    = \"\"", &format!("extra    = \"loglevel=4 {extra}\""));
         self.put_bytes(config.as_bytes(), "/run/livesave.cfg")?;
         self.sh("rm -f /var/log/xen/console/guest-livesave.log; xl create -q /run/livesave.cfg")?;
-        self.wait_until("the stub is idle", STUB_WAIT, |lab| lab.stub_is_idle())
-            .map_err(|error| error.context(self.stub_console()))
+        Ok(())
+    }
+
+    /// Waits until the stub says that it cannot serve, and gives its reason.
+    pub fn stub_reason(&self) -> Result<String> {
+        let node = format!("/local/domain/$(xl domid {STUB})/data/livesave/stub");
+        let mut text = String::new();
+        self.wait_until("the stub says why it cannot serve", STUB_WAIT, |lab| {
+            text = lab.run(&format!("xenstore-read {node} 2>/dev/null"))?.text();
+            Ok(text.contains("state=failed"))
+        })?;
+        let reason = text.split("\\n").find_map(|line| line.strip_prefix("reason="));
+        Ok(reason.unwrap_or_default().to_owned())
     }
 
     /// Ends the stub as an operator would, or destroys it after a while.

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{boot, flask, guest, oracle, registers, take_restore};
+use super::{bad_input, boot, flask, guest, kills, oracle, registers, take_restore};
 use crate::lab::{Lab, Spec};
 
 /// Which machine a scenario runs on.
@@ -21,6 +21,8 @@ pub struct Scenario {
     pub name: &'static str,
     /// Its machine.
     pub boot: Boot,
+    /// Runs only when it is named or with `--slow`.
+    pub slow: bool,
     /// The test itself. See [`crate::verdict`] for how it says what it saw.
     pub run: fn(&Lab) -> Result<()>,
 }
@@ -35,9 +37,12 @@ pub fn all() -> Vec<Scenario> {
         shared("registers", registers::run),
         shared("take_restore", take_restore::run),
         shared("oracle", oracle::run),
+        shared("bad_input", bad_input::run),
+        shared("kills", kills::run),
+        Scenario { slow: true, ..shared("kills_all", kills::run_all) },
     ]
 }
 
 fn shared(name: &'static str, run: fn(&Lab) -> Result<()>) -> Scenario {
-    Scenario { name, boot: Boot::Shared, run }
+    Scenario { name, boot: Boot::Shared, slow: false, run }
 }

@@ -3,10 +3,13 @@
 //! A scenario gets a host that is up and leaves it as it found it: the runner destroys guests that stay behind. Those
 //! that share a boot must not change what the others rely on (boolean, policy, xenstored); they ask for a fresh one.
 
+mod after;
+mod bad_input;
 mod boot;
 mod catalog;
 mod flask;
 mod guest;
+mod kills;
 mod oracle;
 mod registers;
 mod take_restore;

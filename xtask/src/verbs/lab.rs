@@ -84,20 +84,20 @@ pub fn run(args: &Args) -> Result<()> {
         None => once(args.run.as_deref()),
         Some(Action::Up(up)) => boot(up),
         Some(Action::Run { timeout, command }) => {
-            let status = stream(&lab()?, &command.join(" "), Duration::from_secs(*timeout))?;
+            let status = stream(&running()?, &command.join(" "), Duration::from_secs(*timeout))?;
             std::process::exit(status);
         }
-        Some(Action::Put { from, to }) => lab()?.put(from, to),
-        Some(Action::Get { from, to }) => lab()?.get(from, to),
+        Some(Action::Put { from, to }) => running()?.put(from, to),
+        Some(Action::Get { from, to }) => running()?.get(from, to),
         Some(Action::Install) => {
             super::dist::programs()?;
-            install(&lab()?)
+            install(&running()?)
         }
         Some(Action::Log) => {
-            print!("{}", lab()?.serial());
+            print!("{}", running()?.serial());
             Ok(())
         }
-        Some(Action::Down) => lab()?.poweroff(),
+        Some(Action::Down) => running()?.poweroff(),
     }
 }
 
@@ -130,7 +130,8 @@ fn lab_dir() -> PathBuf {
     paths::target().join("qemu").join("lab")
 }
 
-fn lab() -> Result<Lab> {
+/// The machine of `lab up`.
+pub fn running() -> Result<Lab> {
     Lab::attach(&lab_dir())
 }
 

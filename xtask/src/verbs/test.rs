@@ -20,6 +20,12 @@ pub struct Args {
     /// Only the nested tests.
     #[arg(long)]
     nested: bool,
+    /// The slow scenarios as well.
+    #[arg(long)]
+    slow: bool,
+    /// On the machine of `cargo xtask lab up`, with what is installed there.
+    #[arg(long, requires = "scenarios")]
+    in_lab: bool,
     /// Take stub and CLI as they were built last.
     #[arg(long)]
     as_built: bool,
@@ -29,10 +35,10 @@ pub struct Args {
 
 /// Runs the verb.
 pub fn run(args: &Args) -> Result<()> {
-    let chosen = choose(&args.scenarios)?;
+    let chosen = choose(&args.scenarios, args.slow)?;
     let only_nested = args.nested || !args.scenarios.is_empty();
     let host = if only_nested { Counts::default() } else { host()? };
-    let nested = if args.host { Report::default() } else { nested(&chosen, args.as_built)? };
+    let nested = if args.host { Report::default() } else { nested(&chosen, args)? };
     let (passed, failed) = (host.passed + nested.passed(), host.failed + nested.failed());
     println!("\n{passed} passed, {failed} failed, {} skipped", nested.skipped());
     ensure!(failed == 0, "tests failed");
@@ -40,9 +46,10 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn choose(names: &[String]) -> Result<Vec<Scenario>> {
-    let all = scenarios::all();
+fn choose(names: &[String], slow: bool) -> Result<Vec<Scenario>> {
+    let mut all = scenarios::all();
     if names.is_empty() {
+        all.retain(|scenario| slow || !scenario.slow);
         return Ok(all);
     }
     let find = |name: &String| {
@@ -87,9 +94,12 @@ fn count(output: &str) -> Counts {
 }
 
 /// Boots as few machines as the scenarios allow.
-fn nested(chosen: &[Scenario], as_built: bool) -> Result<Report> {
+fn nested(chosen: &[Scenario], args: &Args) -> Result<Report> {
+    if args.in_lab {
+        return Ok(runner::run_in(chosen, &lab::running()?));
+    }
     packages::ensure_installed()?;
-    if !as_built {
+    if !args.as_built {
         dist::programs()?;
     }
     heading("FLASK policy");

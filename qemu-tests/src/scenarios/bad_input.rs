@@ -1,0 +1,209 @@
+//! What a take, a restore or a store is refused for: each cause has its own exit status, a message that names it, a
+//! hint; afterwards the guest counts, its tracking is off, and the store holds what it held.
+
+mod damage;
+mod middle;
+mod requests;
+
+use anyhow::{Context, Result};
+
+use super::after;
+use crate::lab::{Guest, GuestKind, GuestSpec, Lab, TARGET_LABEL};
+use crate::verdict::{self, check};
+
+/// A command that must be refused.
+struct Case {
+    /// What is wrong, for the report.
+    what: &'static str,
+    /// Shell in dom0 that makes it so. `$G` is the guest's name, `$D` its domid.
+    before: &'static str,
+    /// The command, in the same shell.
+    command: &'static str,
+    /// Its exit status (docs/operating/exit-codes.md).
+    exit: i32,
+    /// A part of its message that tells this cause from others.
+    says: &'static str,
+    /// Shell that undoes `before`.
+    after: &'static str,
+}
+
+/// A command that is wrong without any preparation.
+const fn plain(what: &'static str, command: &'static str, exit: i32, says: &'static str) -> Case {
+    Case { what, before: "", command, exit, says, after: "" }
+}
+
+const TAKE: &str = "livesave take $G --name refused";
+
+/// Before there is a stub or a store.
+const WITHOUT_STUB: &[Case] = &[
+    plain("no stub", TAKE, 7, "no stub domain"),
+    plain("no stub and no word on the store", "livesave ls", 7, "no stub domain"),
+    Case {
+        what: "a blank device",
+        before: "truncate -s 64M /run/image",
+        command: "livesave ls --store /run/image",
+        exit: 21,
+        says: "/run/image",
+        after: "rm /run/image",
+    },
+    Case {
+        what: "a device with something foreign on it",
+        before: "truncate -s 64M /run/image; \
+                 printf '\\123\\357' | dd of=/run/image bs=1 seek=1080 conv=notrunc 2>/dev/null",
+        command: "livesave store init /run/image",
+        exit: 23,
+        says: "ext2",
+        after: "rm /run/image",
+    },
+    plain("a mounted device", "livesave store init /dev/vdb", 23, "mounted on /scratch"),
+    Case {
+        what: "a device that is too small",
+        before: "truncate -s 1M /run/image",
+        command: "livesave store init /run/image",
+        exit: 20,
+        says: "/run/image",
+        after: "rm /run/image",
+    },
+    plain("a device that is not there", "livesave store init /dev/nothing", 21, "/dev/nothing"),
+];
+
+/// With a stub that is idle, and a snapshot `$G@kept` in its store.
+const WITH_STUB: &[Case] = &[
+    plain("unknown domain", "livesave take nobody", 5, "'nobody'"),
+    Case {
+        what: "ambiguous domain",
+        before: "xenstore-write /local/domain/999/name $G",
+        command: TAKE,
+        exit: 6,
+        says: "999",
+        after: "xenstore-rm /local/domain/999",
+    },
+    Case {
+        what: "a guest without suspend",
+        before: "xenstore-rm /local/domain/$D/control/feature-suspend",
+        command: TAKE,
+        exit: 10,
+        says: "does not offer suspend",
+        after: "xenstore-write /local/domain/$D/control/feature-suspend 1",
+    },
+    Case {
+        what: "a paused guest",
+        before: "xl pause $G",
+        command: TAKE,
+        exit: 11,
+        says: "paused",
+        after: "xl unpause $G",
+    },
+    Case {
+        what: "dirty tracking on",
+        before: "probe logdirty $D on",
+        command: TAKE,
+        exit: 14,
+        says: "log-dirty",
+        // It is somebody else's: the stub must have left it on.
+        after: "test $(probe logdirty $D status) = on && probe logdirty $D off",
+    },
+    Case {
+        what: "xl save under way",
+        // Nobody reads the pipe for now, so it stands in the middle, and the guest with it.
+        before: "mkfifo /run/pipe; \
+                 (until test -e /run/go; do sleep 0.1; done; cat) </run/pipe >/dev/null 2>&1 & \
+                 xl save -c $G /run/pipe >/run/save.out 2>&1 & echo $! >/run/saver; \
+                 until probe info $D | grep -q shutdown=suspend; do sleep 0.1; done",
+        command: TAKE,
+        exit: 14,
+        says: "xl save",
+        after: "touch /run/go; while test -d /proc/$(cat /run/saver); do sleep 0.1; done; rm /run/pipe /run/go",
+    },
+    plain("a name that is used", "livesave take $G --name kept", 18, "kept"),
+    plain("a name that is none", "livesave take $G --name a/b", 2, "a/b"),
+    plain("dom0", "livesave take Domain-0", 2, "dom0"),
+    plain("the stub itself", "livesave take livesave", 2, "itself"),
+    plain("restore over a living guest", "livesave restore $G@kept", 34, "same name or uuid"),
+    plain("unknown snapshot", "livesave restore $G@no", 19, "$G@no"),
+    plain("removal of no snapshot", "livesave rm $G@no", 19, "$G@no"),
+    plain("the store attached to the stub", "livesave store init /dev/vda", 23, "attached to domain"),
+    plain("nothing to cancel", "livesave cancel", 19, "no session"),
+];
+
+/// Runs them all on one boot.
+pub fn run(lab: &Lab) -> Result<()> {
+    let mut spec = GuestSpec::new("bad01");
+    spec.label = Some(TARGET_LABEL.to_owned());
+    // A calm guest: what is tested here is not the copying.
+    "ls.mem=16 ls.dirty=1".clone_into(&mut spec.parameters);
+    let guest = lab.create_guest(&spec)?;
+    refuse_all(lab, &guest, WITHOUT_STUB)?;
+    lab.init_store()?;
+    lab.start_stub("")?;
+    after::takes(lab, &guest, "kept")?;
+    let before = after::listing(lab)?;
+    refuse_all(lab, &guest, WITH_STUB)?;
+    other_guests(lab)?;
+    requests::run(lab)?;
+    after::at_peace(lab, &guest)?;
+    after::same_store(lab, &before)?;
+    middle::run(lab, &guest)?;
+    after::same_store(lab, &before)?;
+    damage::run(lab, &guest)?;
+    after::same_store(lab, &before)?;
+    middle::guest_goes(lab, &guest)?;
+    after::same_store(lab, &before)?;
+    lab.stop_stub()
+}
+
+fn refuse_all(lab: &Lab, guest: &Guest, cases: &[Case]) -> Result<()> {
+    let domid = guest.domid(lab)?;
+    let variables = format!("G={}; D={domid}; ", guest.name);
+    // One wrong answer says nothing about the others.
+    let mut wrong = Vec::new();
+    for case in cases {
+        match refused(lab, &variables, case) {
+            Err(error) if verdict::is_failure(&error) => wrong.push(format!("{}: {error:#}", case.what)),
+            other => other.with_context(|| case.what)?,
+        }
+    }
+    check(wrong.is_empty(), || wrong.join("\n"))?;
+    after::at_peace(lab, guest)
+}
+
+/// One command in dom0 does it all: the case, its end, and what it did to the guest's tracking.
+fn refused(lab: &Lab, variables: &str, case: &Case) -> Result<()> {
+    let says = case.says.replace("$G", variables.split(['=', ';']).nth(1).unwrap_or_default());
+    lab.sh(&format!("{variables}{}", case.before)).context("before")?;
+    let output = lab.run_for(&format!("{variables}{}", case.command), after::TAKE_WAIT)?;
+    let undone = lab.run_for(&format!("{variables}{}", case.after), after::TAKE_WAIT)?;
+    println!("   {:<36} {:>2}  {}", case.what, output.status, output.errors().replace('\n', " | "));
+    let told = output.errors();
+    // A word on the command line that is wrong is its own hint.
+    let hinted = told.contains("\nhint: ") || case.exit == 2;
+    check(output.status == case.exit && told.contains(&says) && hinted, || {
+        format!("want {}, `{says}` and a hint, got {}: {told} {}", case.exit, output.status, output.text())
+    })?;
+    check(undone.status == 0, || format!("it left a mark: `{}` says {}", case.after, undone.errors()))
+}
+
+/// Guests of kinds that cannot be taken. They need not have booted to be refused.
+fn other_guests(lab: &Lab) -> Result<()> {
+    let mut pv = GuestSpec::new("badpv");
+    pv.kind = GuestKind::Pv;
+    refuse_new(lab, (&pv.name, &pv.config()), "", 15, "type pv")?;
+    let mut pod = GuestSpec::new("badpod");
+    pod.label = Some(TARGET_LABEL.to_owned());
+    // Before its balloon driver gives back what was never populated; so the offer is ours.
+    let config = pod.config().replace("maxmem = 128", "maxmem = 256");
+    let early = "xenstore-write /local/domain/$(xl domid badpod)/control/feature-suspend 1; ";
+    refuse_new(lab, (&pod.name, &config), early, 13, "populate-on-demand")
+}
+
+fn refuse_new(lab: &Lab, (name, config): (&str, &str), before: &str, exit: i32, says: &str) -> Result<()> {
+    let path = format!("/run/{name}.cfg");
+    lab.put_bytes(config.as_bytes(), &path)?;
+    let command = format!("xl create -q -p {path} && {before}xl unpause {name} && livesave take {name}");
+    let output = lab.run_for(&command, after::TAKE_WAIT)?;
+    lab.sh(&format!("xl destroy {name}"))?;
+    println!("   {name:<36} {:>2}  {}", output.status, output.errors().replace('\n', " | "));
+    check(output.status == exit && output.errors().contains(says), || {
+        format!("{name}: want {exit} and `{says}`, got {}: {}", output.status, output.errors())
+    })
+}
