@@ -248,7 +248,6 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
         }
         self.counters.pause_us = self.desk.now_ns().saturating_sub(self.paused_ns) / 1000;
         self.desk.release()?;
-        self.desk.enter(State::Captured, &self.counters)?;
         Ok(Observation::Done)
     }
 
@@ -261,7 +260,10 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
         done(answer)
     }
 
+    /// The keeper leaves once it has read *captured*, so that is said only now that tracking is off: a stub that dies
+    /// before is still watched, one that dies later leaves nothing on.
     fn flush(&mut self) -> Result<Observation, Trouble> {
+        self.desk.enter(State::Captured, &self.counters)?;
         self.desk.enter(State::Flushing, &self.counters)?;
         let platform = Self::work(&mut self.work)?.platform.bytes()?;
         self.recorder.attach(Attachment::PlatformRecords, platform)?;

@@ -26,6 +26,14 @@ fn every_page_is_what_it_was_at_the_suspend() {
 }
 
 #[test]
+fn tracking_is_off_when_captured_is_said() {
+    let (_, world) = run(Setup::default());
+    let world = world.borrow();
+    assert!(world.statuses.iter().any(|status| status.state == State::Captured));
+    assert!(!world.tracked_at_captured, "a stub that dies now leaves it on, and the keeper has left");
+}
+
+#[test]
 fn an_idle_guest_takes_two_rounds_and_a_last_set() {
     let (status, _) = run(Setup { writes: 0, ..Setup::default() });
     assert_eq!((status.counters.round, status.counters.rounds), (3, 30));

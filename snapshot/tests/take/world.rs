@@ -73,6 +73,8 @@ pub struct World {
     pub waits: u64,
     /// Calls that asked for types.
     pub types_calls: u64,
+    /// Tracking was on when *captured* was said.
+    pub tracked_at_captured: bool,
 }
 
 pub type Shared = Rc<RefCell<World>>;
@@ -106,6 +108,7 @@ impl World {
             ballooned: false,
             waits: 0,
             types_calls: 0,
+            tracked_at_captured: false,
             setup,
         };
         for gfn in 0..world.setup.memory {
@@ -292,6 +295,7 @@ impl World {
 
     pub fn keeper_reads(&mut self, status: &Status) {
         self.statuses.push(status.clone());
+        self.tracked_at_captured |= status.state == State::Captured && self.log_dirty;
         if self.setup.keeper_dead {
             return;
         }
