@@ -4,6 +4,7 @@
 //! that share a boot must not change what the others rely on (boolean, policy, xenstored); they ask for a fresh one.
 
 mod after;
+mod aftermath;
 mod bad_input;
 mod boot;
 mod catalog;
@@ -12,6 +13,7 @@ mod guest;
 mod kills;
 mod oracle;
 mod registers;
+mod rounds;
 mod take_restore;
 mod words;
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use serde_json::Value;
 
 use crate::lab::{Guest, GuestSpec, Lab, TARGET_LABEL};
 use crate::verdict::check;
@@ -21,13 +22,29 @@ pub fn target(name: &str, memory_mib: u32, parameters: &str) -> GuestSpec {
 
 /// Runs a command in dom0 that must succeed, and shows it; its standard output.
 pub fn succeed(lab: &Lab, command: &str) -> Result<String> {
+    fails_with(lab, command, 0)
+}
+
+/// Runs a command in dom0 that must end with this status.
+pub fn fails_with(lab: &Lab, command: &str, status: i32) -> Result<String> {
     let output = lab.run_for(command, TAKE_WAIT)?;
     println!("   dom0# {command}");
-    check(output.status == 0, || {
+    check(output.status == status, || {
         let said = format!("{} {}", output.text(), output.errors());
-        format!("`{command}` ended with {}: {said}\n{}", output.status, lab.stub_console())
+        format!("`{command}` ended with {}, not {status}: {said}\n{}", output.status, lab.stub_console())
     })?;
     Ok(output.text())
+}
+
+/// [`succeed`] with `--json`, parsed.
+pub fn json(lab: &Lab, command: &str) -> Result<Value> {
+    let text = succeed(lab, &format!("{command} --json"))?;
+    serde_json::from_str(&text).with_context(|| format!("`{command} --json` said: {text}"))
+}
+
+/// The number that `pointer` (RFC 6901) names.
+pub fn number(value: &Value, pointer: &str) -> Result<u64> {
+    value.pointer(pointer).and_then(Value::as_u64).with_context(|| format!("no number {pointer} in {value}"))
 }
 
 /// Dirty tracking of the guest is off, asked with a call that answers 0 only then.

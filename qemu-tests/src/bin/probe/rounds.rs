@@ -16,7 +16,7 @@ const ERROR: u32 = 16;
 /// XENSTORE_PAYLOAD_MAX.
 const PAYLOAD_MAX: usize = 4096;
 /// Between two looks.
-const INTERVAL: Duration = Duration::from_millis(5);
+const INTERVAL: Duration = Duration::from_millis(40);
 
 /// Prints `us=T state=S round=R ticks=N` at each change. The counter was read between two reads of the status that
 /// agree, so the value stood in xenstore while that round was under way.
