@@ -212,8 +212,10 @@ mod tests {
     #[test]
     fn only_entries_of_the_domain_count() {
         let said = "(XEN) grant-table for remote d1 (v1)\n(XEN)   1 frames (64 max), 0 maptrack frames (1024 max)\n\
-                    (XEN)       -------- active --------\n(XEN) [0x000]      0 0x00fe0c 0x00000002          0 0x00fe0c 0x19\n\
-                    (XEN) grant-table for remote d12 (v1)\n(XEN) [0x001]      0 0x00fe0d 0x00000002          0 0x1 0x19\n\
+                    (XEN)       -------- active --------\n\
+                    (XEN) [0x000]      0 0x00fe0c 0x00000002          0 0x00fe0c 0x19\n\
+                    (XEN) grant-table for remote d12 (v1)\n\
+                    (XEN) [0x001]      0 0x00fe0d 0x00000002          0 0x1 0x19\n\
                     (XEN) gnttab_usage_print_all ]\n";
         assert_eq!(active_grants(said, 1).len(), 1);
         assert!(active_grants(said, 12).first().is_some_and(|entry| entry.contains("[0x001]")));

@@ -81,7 +81,8 @@ fn compare(live: &Value, save: &Value) -> Result<()> {
     let percent = dirty * 100 / memory.max(1);
     let (short, long) = (number(live, "/pause/total_us")?, number(save, "/pause/total_us")?);
     println!(
-        "   pause: live {short} us for {dirty} pages ({percent} % of {memory}), save {long} us for {} pages; ratio 1:{}.{}",
+        "   pause: live {short} us for {dirty} pages ({percent} % of {memory}), save {long} us for {} pages; \
+         ratio 1:{}.{}",
         number(save, "/pause/pages")?,
         long / short.max(1),
         long * 10 / short.max(1) % 10
