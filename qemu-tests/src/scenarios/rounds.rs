@@ -13,7 +13,7 @@ use crate::verdict::check;
 const LOG: &str = "/run/rounds.log";
 /// 25 MiB of 256 MiB are rewritten over and over, fast enough that each round finds them all dirty.
 const MEMORY_MIB: u32 = 256;
-const PARAMETERS: &str = "ls.mem=48 ls.set=6553 ls.dirty=800 ls.verify=32 ls.tick=20 ls.publish=1";
+const PARAMETERS: &str = "ls.mem=48 ls.set=6553 ls.dirty=1600 ls.verify=32 ls.tick=20 ls.publish=1";
 /// What a tenth may be, in percent of the guest's pages: the pause's set on top has what the suspend itself touches.
 const TENTH: std::ops::RangeInclusive<u64> = 5..=25;
 /// The rest of the memory holds contents, not zeros, or `save` would have an easy time.
@@ -51,6 +51,9 @@ fn watched(lab: &Lab, guest: &Guest) -> Result<(Value, String)> {
     Ok((take?, log))
 }
 
+/// A round must last this long before a counter that stands says anything: the guest's tick under a take is about half.
+const TELLING_US: u64 = 600_000;
+
 /// Every round but the last, which is the pause, saw the counter advance. Returns a table.
 fn advances(log: &str, rounds: u64) -> Result<String> {
     let mut seen: BTreeMap<u64, Vec<(u64, u64)>> = BTreeMap::new();
@@ -69,7 +72,8 @@ fn advances(log: &str, rounds: u64) -> Result<String> {
             continue;
         };
         table += &format!("   round {round:2}: counter {first} to {last} in {} ms\n", (to_us - from_us) / 1000);
-        check(last > first, || format!("the counter stood at {first} during round {round}:\n{table}{log}"))?;
+        let stood = last == first && to_us - from_us >= TELLING_US;
+        check(!stood, || format!("the counter stood at {first} during round {round}:\n{table}{log}"))?;
     }
     check(rounds > 2, || format!("{rounds} rounds are too few to say anything"))?;
     Ok(table)
@@ -97,7 +101,7 @@ mod tests {
 
     const LOG: &str = "us=1 state=preparing round=0 ticks=1\nus=2 state=copying round=1 ticks=1\n\
                        us=3 state=copying round=1 ticks=2\nus=4 state=copying round=2 ticks=3\n\
-                       us=5 state=copying round=2 ticks=5\nus=6 state=sealed round=3 ticks=9\n";
+                       us=700004 state=copying round=2 ticks=5\nus=700006 state=sealed round=3 ticks=9\n";
 
     #[test]
     fn a_round_without_progress_or_unseen_is_noticed() {
