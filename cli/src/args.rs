@@ -105,6 +105,12 @@ pub enum Store {
         #[arg(long, value_name = "DEVICE")]
         destroy_contents_of: Option<PathBuf>,
     },
+    /// Check the whole store: every segment free or reachable, every pointer, digest and second copy
+    Check {
+        /// Leave out the pages: structure only
+        #[arg(long)]
+        structure: bool,
+    },
 }
 
 /// How a snapshot is taken.

@@ -83,6 +83,7 @@ exits! {
     BadConfig = 38, "bad-config", "the guest's configuration cannot be read, kept or edited";
     CannotWrite = 39, "cannot-write", "the output cannot be written";
     KeeperLost = 40, "keeper-lost", "the keeper could not start or went away: `livesave recover`";
+    Inconsistent = 41, "inconsistent", "`store check` found something that is not as it must be";
 }
 
 /// An error for the operator: what and where, and the way out.

@@ -1,7 +1,7 @@
 //! Which command runs.
 
-use super::{cancel, doctor, export, init, list, recover, restore, rm, status, take, verify};
-use crate::args::{Cli, Command};
+use super::{cancel, check, doctor, export, init, list, recover, restore, rm, status, take, verify};
+use crate::args::{Cli, Command, Store};
 use crate::exit::Outcome;
 use crate::keeper;
 
@@ -15,7 +15,10 @@ pub fn run(cli: &Cli) -> Outcome {
         Command::Cancel => cancel::run(&cli.place),
         Command::Recover => recover::run(&cli.place),
         Command::Keeper => keeper::process::main(),
-        Command::Store(store) => init::run(store, cli.place.json),
+        Command::Store(Store::Init { device, label, destroy_contents_of }) => {
+            init::run(device, label, destroy_contents_of.as_deref(), cli.place.json)
+        }
+        Command::Store(Store::Check { structure }) => check::run(!structure, &cli.place),
         Command::Ls { guest } => list::ls(guest.as_deref(), &cli.place),
         Command::Show { name } => list::show(name, &cli.place),
         Command::Verify { name } => verify::run(name.as_deref(), &cli.place),

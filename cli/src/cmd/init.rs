@@ -1,6 +1,5 @@
 //! `livesave store init`: makes an empty store on a device that holds nothing and that nobody uses.
 
-use crate::args::Store;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::host::device::{Access, Device};
 use crate::host::files;
@@ -15,9 +14,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Makes a store.
-pub fn run(args: &Store, as_json: bool) -> Outcome {
-    let Store::Init { device: path, label, destroy_contents_of } = args;
-    let destroy = destroy_contents_of.as_deref();
+pub fn run(path: &Path, label: &str, destroy: Option<&Path>, as_json: bool) -> Outcome {
     if destroy.is_some_and(|named| named != path) {
         let what = "--destroy-contents-of names another device than the one to be used";
         return Err(Exit::Usage.fail(what).hint("give the same path twice"));
@@ -117,7 +114,7 @@ mod tests {
     use std::path::PathBuf;
 
     fn init(path: &Path, destroy: Option<PathBuf>) -> Outcome {
-        run(&Store::Init { device: path.to_owned(), label: String::new(), destroy_contents_of: destroy }, true)
+        run(path, "", destroy.as_deref(), true)
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The commands, a file each. Every one returns the failure that becomes the exit status.
 
 mod cancel;
+mod check;
 mod dispatch;
 mod doctor;
 mod export;

@@ -29,6 +29,8 @@ pub struct RunCursor {
     next_gfn: u64,
     buffer: Vec<u8>,
     blocks_read: u64,
+    /// Index blocks read since the last `take_visited`, for whoever asked for them.
+    visited: Option<Vec<Ptr>>,
 }
 
 impl RunCursor {
@@ -36,7 +38,18 @@ impl RunCursor {
     pub fn new(top: Ptr, level: u16, gfn_end: u64) -> Self {
         let todo = Todo { pointer: top, level, bounds: None };
         let (leaf, buffer) = (VecDeque::new(), Vec::new());
-        Self { todo: alloc::vec![todo], leaf, gfn_end, next_gfn: 0, buffer, blocks_read: 0 }
+        Self { todo: alloc::vec![todo], leaf, gfn_end, next_gfn: 0, buffer, blocks_read: 0, visited: None }
+    }
+
+    /// Keeps the pointers to the blocks that it reads, for [`Self::take_visited`].
+    pub fn watched(mut self) -> Self {
+        self.visited = Some(Vec::new());
+        self
+    }
+
+    /// The index blocks read since the last call.
+    pub fn take_visited(&mut self) -> Vec<Ptr> {
+        self.visited.as_mut().map(core::mem::take).unwrap_or_default()
     }
 
     /// Blocks of the index read so far.
@@ -61,6 +74,7 @@ impl RunCursor {
     fn load<D: BlockDevice>(&mut self, device: &mut D, volume: &Volume, todo: &Todo) -> Result<()> {
         let at = volume.read_into(device, &todo.pointer, &mut self.buffer)?;
         self.blocks_read += todo.pointer.blocks();
+        self.visited.iter_mut().for_each(|visited| visited.push(todo.pointer));
         let raw = core::mem::take(&mut self.buffer);
         let parsed = self.parse(&raw, todo, volume);
         self.buffer = raw;

@@ -68,6 +68,13 @@ pub fn read<D: BlockDevice>(
     Err(failure)
 }
 
+/// Does the copy at this block match the pointer?
+pub fn copy_holds<D: BlockDevice>(device: &mut D, keys: &Keys, kind: Kind, pointer: &MetaPtr, at: u64) -> bool {
+    let mut content = vec![0; index(blocks_of(u64::from(pointer.bytes))) * BLOCK];
+    let read = device.read(BlockIdx(at), &mut content);
+    read.is_ok() && keys.meta(kind, pointer.bytes, &content) == pointer.digest
+}
+
 /// Writes an object to the given home, front and mirror, and returns the pointer to it.
 pub fn write<D: BlockDevice>(
     device: &mut D,

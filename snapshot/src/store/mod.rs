@@ -6,7 +6,7 @@
 //! * the committed state: `superblock`, `meta`, `table`, `catalog`; opened: `volume`
 //! * a snapshot: `entry`, `builder`, `cursor`, `root`
 //! * writing: `device`, `allocator`, `mark`, `appender`, `taking`, `seal`, `store`; `format` makes one
-//! * reading: `reader`, `pages`, `verify`
+//! * reading: `reader`, `pages`, `verify`; `check` proves a whole store
 //!
 //! No clock and no randomness: both are handed in.
 
@@ -15,6 +15,7 @@ mod appender;
 mod bitmap;
 mod builder;
 mod catalog;
+mod check;
 mod cursor;
 mod device;
 mod digest;
@@ -39,11 +40,12 @@ mod taking;
 mod verify;
 mod volume;
 
+pub use check::{CheckProgress, CheckReport, Flaw};
 pub use device::Guarded;
 pub use digest::Digest;
 pub use error::{OpenFailed, StoreError};
 pub use format::{FormatOptions, Probe, format, probe};
-pub use geometry::{Geometry, Slot};
+pub use geometry::{Geometry, SegmentId, Slot};
 pub use heartbeat::Heartbeat;
 pub use pages::{PageRef, Pages};
 pub use reader::{Catalog, Listed, SnapshotInfo, SnapshotReader};

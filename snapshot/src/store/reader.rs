@@ -122,8 +122,8 @@ pub(super) fn list<D: BlockDevice>(device: &mut D, volume: &Volume) -> Result<Ve
 
 /// A store that is open for reading only.
 pub struct Catalog<D> {
-    device: D,
-    volume: Volume,
+    pub(super) device: D,
+    pub(super) volume: Volume,
 }
 
 impl<D: BlockDevice> Catalog<D> {

@@ -120,8 +120,7 @@ impl<D: BlockDevice> Store<D> {
             return self.commit(entries, self.volume.superblock.next_snapshot);
         }
         let allocator = Allocator::sweep(&reached, &self.volume.table, &self.volume.superblock.geometry)?;
-        let unreached: Vec<_> = self.volume.table.mapped().filter(|id| !allocator.used(*id)).collect();
-        unreached.into_iter().for_each(|id| self.volume.table.unmap(id));
+        forget(&mut self.volume, &allocator);
         self.commit(entries, self.volume.superblock.next_snapshot)?;
         (self.allocator, self.damaged) = (allocator, damaged);
         Ok(())
@@ -199,11 +198,20 @@ fn open_parts<D: BlockDevice>(device: &mut Guarded<D>) -> Result<(Volume, Alloca
     if superblock.ro_compat != 0 {
         return Err(StoreError::UnknownFeatures { bits: superblock.ro_compat });
     }
-    let volume = Volume::load(device, superblock)?;
+    let mut volume = Volume::load(device, superblock)?;
     settle(device, slot, &volume.superblock)?;
     let Marked { reached, damaged } = mark(device, &volume, &volume.entries)?;
     let allocator = Allocator::sweep(&reached, &volume.table, &volume.superblock.geometry)?;
+    if damaged.is_empty() {
+        forget(&mut volume, &allocator);
+    }
     Ok((volume, allocator, damaged))
+}
+
+/// Unmaps what nothing reaches; the next commit writes it down.
+fn forget(volume: &mut Volume, allocator: &Allocator) {
+    let unreached: Vec<_> = volume.table.mapped().filter(|id| !allocator.used(*id)).collect();
+    unreached.into_iter().for_each(|id| volume.table.unmap(id));
 }
 
 /// Makes both slots hold the generation that was believed, whatever the last writer's flushes achieved: the other slot

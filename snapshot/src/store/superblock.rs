@@ -247,6 +247,11 @@ impl Slots {
         Ok(Self { a, b })
     }
 
+    /// What lies in slot A and in slot B.
+    pub fn states(self) -> [SlotState; 2] {
+        [self.a, self.b]
+    }
+
     /// True if either slot holds something else than a superblock of ours.
     pub fn foreign(&self) -> bool {
         self.a == SlotState::Foreign || self.b == SlotState::Foreign

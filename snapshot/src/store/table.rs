@@ -159,6 +159,12 @@ impl SegmentTable {
         (0..).zip(&self.addresses).filter(|(_, raw)| **raw != 0).map(|(id, _)| SegmentId(id))
     }
 
+    /// Pointers to the leaves.
+    pub fn leaves(&self) -> impl Iterator<Item = MetaPtr> + '_ {
+        let bytes = length32(BLOCK);
+        self.leaves.iter().map(move |leaf| MetaPtr { block: leaf.block, bytes, digest: leaf.digest })
+    }
+
     /// Writes the changed leaves and a directory that points at them. Returns the pointer to the directory, which is
     /// the old one if nothing changed.
     pub fn write<D: BlockDevice>(&mut self, device: &mut D, keys: &Keys, current: &MetaPtr) -> Result<MetaPtr> {

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use snapshot::store::{Catalog, SealInfo, Store, StoreError};
+use snapshot::store::{Catalog, CheckReport, SealInfo, Store, StoreError};
 
 use crate::disk::{Cut, Disk, Image, Rng, cuts, tear};
 use crate::world::{Expected, Run, compare, fill, flatten, format_disk, names, new, open, run, take};
@@ -177,6 +177,7 @@ pub fn outcome(blocks: u64, image: Image, allowed: &[State], go_on: bool) -> Res
         Err(failed) => return unformatted(failed.error, allowed),
     };
     matches(&disk, allowed)?;
+    sound(&disk, go_on)?;
     if go_on {
         let mut next: Vec<State> = allowed.to_vec();
         let runs = [run(3, 6, 77)];
@@ -193,6 +194,10 @@ pub fn outcome(blocks: u64, image: Image, allowed: &[State], go_on: bool) -> Res
         if info.free_segments != Some(info.segments) {
             return Err(format!("leaked: {:?} of {} free", info.free_segments, info.segments));
         }
+        let report = sound(&disk, true)?;
+        if (report.reached, report.stale) != (0, 0) {
+            return Err(format!("left over: {report:?}"));
+        }
     }
     Ok(())
 }
@@ -200,6 +205,13 @@ pub fn outcome(blocks: u64, image: Image, allowed: &[State], go_on: bool) -> Res
 fn unformatted(error: StoreError, allowed: &[State]) -> Result<(), String> {
     let nothing = matches!(error, StoreError::NotFormatted | StoreError::Corrupt { what: "superblock", .. });
     if nothing && allowed.contains(&None) { Ok(()) } else { Err(format!("cannot open: {error}")) }
+}
+
+/// Every segment is free or reachable, and everything else that a check proves.
+fn sound(disk: &Disk, pages: bool) -> Result<CheckReport, String> {
+    let mut catalog = Catalog::open(disk.clone()).map_err(|failed| failed.error.to_string())?;
+    let report = catalog.check(pages, &mut |_, _| {}).map_err(|error| error.to_string())?;
+    if report.is_clean() { Ok(report) } else { Err(format!("check: {:?}", report.first)) }
 }
 
 /// The store on the disk equals one of the states.

@@ -17,13 +17,13 @@ use crate::world::{SMALL, formatted, open, run, take};
 const KEY: [u8; 32] = [0x5b; 32];
 
 /// Where the structures of a store with one snapshot lie, found before anything is changed.
-struct Map {
-    catalog: u64,
-    directory: u64,
-    table: u64,
-    root: u64,
-    leaf: u64,
-    set: u64,
+pub struct Map {
+    pub catalog: u64,
+    pub directory: u64,
+    pub table: u64,
+    pub root: u64,
+    pub leaf: u64,
+    pub set: u64,
 }
 
 fn block_of(image: &Image, table: u64, raw: &[u8]) -> u64 {
@@ -63,7 +63,7 @@ fn sign(image: &mut Image, holder: u64, offset: usize, kind: Kind, target: u64) 
 }
 
 /// Makes every digest right again, from the bottom up.
-fn resign(image: &mut Image, map: &Map) {
+pub fn resign(image: &mut Image, map: &Map) {
     sign(image, map.root, root::SIZE + run_record::TREE.offset, Kind::RUN_LEAF, map.leaf);
     sign(image, map.root, root::SIZE + run_record::SEGMENTS.offset, Kind::SEGMENT_SET, map.set);
     sign(image, map.catalog, catalog::SIZE + catalog_entry::ROOT.offset, Kind::ROOT, map.root);
@@ -84,7 +84,7 @@ fn resign(image: &mut Image, map: &Map) {
     image.insert(SMALL - 1, Rc::new(head));
 }
 
-fn sealed() -> (Image, Map) {
+pub fn sealed() -> (Image, Map) {
     let disk = formatted(SMALL);
     take(&mut open(&disk), "a@1", &[run(0, 12, 1)]).unwrap();
     let image = disk.image();

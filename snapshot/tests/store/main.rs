@@ -3,6 +3,7 @@
 
 mod basic;
 mod bitrot;
+mod check;
 mod crash;
 mod disk;
 mod document;
