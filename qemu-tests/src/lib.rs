@@ -1,8 +1,8 @@
 //! Guests, probes and scenarios that run under nested Xen in QEMU.
 //!
 //! `lab` boots the nested host and drives its dom0; `scenarios` are the tests, one file each; `runner` gives the
-//! verdicts. `wire`, `pattern`, `digest` and `context` are shared with the programs in `bin/`, which run inside the
-//! nested machines; `image` reads what a save image holds.
+//! verdicts, `say` keeps the words of machines that run side by side apart. `wire`, `pattern`, `digest` and `context`
+//! are shared with the programs in `bin/`, which run inside the nested machines; `image` reads what a save image holds.
 
 pub mod context;
 pub mod digest;
@@ -10,6 +10,7 @@ pub mod image;
 pub mod lab;
 pub mod pattern;
 pub mod runner;
+pub mod say;
 pub mod scenarios;
 pub mod verdict;
 pub mod wire;

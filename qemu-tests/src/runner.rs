@@ -1,16 +1,23 @@
 //! Runs scenarios on as few boots as they allow, and reports a verdict for each; the worst one is the run's.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Instant;
 
 use anyhow::Result;
 
 use crate::lab::{Lab, Spec};
+use crate::say;
 use crate::scenarios::{Boot, Scenario};
 use crate::verdict::{self, Verdict};
 
 /// What to do on a machine before its first scenario: the files under test are copied into dom0.
-pub type Install<'a> = &'a dyn Fn(&Lab) -> Result<()>;
+pub type Install<'a> = &'a (dyn Fn(&Lab) -> Result<()> + Sync);
+
+/// Machines at a time. Each needs a processor of its own and 5 GiB.
+pub const MACHINES_MOST: usize = 4;
 
 /// How a run went.
 #[derive(Clone, Debug, Default)]
@@ -45,73 +52,121 @@ impl Report {
     }
 }
 
-/// Runs them all; `base` is the ordinary machine, whose directory's name gets the scenario's or `shared` appended.
-pub fn run(scenarios: &[Scenario], base: &Spec, install: Install) -> Report {
-    let mut report = Report::default();
-    let mut shared: Option<Lab> = None;
-    for scenario in scenarios {
-        println!("-- {}", scenario.name);
-        let started = Instant::now();
-        let result = run_one(scenario, base, install, &mut shared);
-        note(&mut report, scenario, &result, started);
-    }
-    if let Some(lab) = shared {
-        // A machine that does not go by itself is killed; the verdicts are in already.
-        let _ = lab.poweroff();
-    }
-    report
+/// Runs them all, `machines` at a time. `base` is the ordinary machine, whose directory's name gets the scenario's or
+/// `shared-N` appended.
+///
+/// The scenarios are dealt out in the given order, each to the machine that is free first, so long ones belong first.
+/// The report is in the given order again.
+pub fn run(scenarios: &[Scenario], base: &Spec, machines: usize, install: Install) -> Report {
+    let machines = machines.clamp(1, MACHINES_MOST).min(scenarios.len());
+    let next = AtomicUsize::new(0);
+    let mut results = thread::scope(|scope| {
+        let next = &next;
+        let work = move |number| {
+            move || Worker { base, install, number, shared: None, aside: machines > 1 }.work(scenarios, next)
+        };
+        let workers: Vec<_> = (1..=machines).map(|number| scope.spawn(work(number))).collect();
+        // A thread that died took its verdicts along: what is missing below is an ERROR.
+        workers.into_iter().filter_map(|worker| worker.join().ok()).flatten().collect::<BTreeMap<_, _>>()
+    });
+    let verdict =
+        |(at, scenario): (usize, &Scenario)| (scenario.name.to_owned(), results.remove(&at).unwrap_or(Verdict::Error));
+    Report { verdicts: scenarios.iter().enumerate().map(verdict).collect() }
 }
 
 /// Runs them on a machine that is up, one after the other, and leaves it running. Its own `Boot` is not looked at.
 pub fn run_in(scenarios: &[Scenario], lab: &Lab) -> Report {
     let mut report = Report::default();
     for scenario in scenarios {
-        println!("-- {}", scenario.name);
+        say!("-- {}", scenario.name);
         let started = Instant::now();
-        let result = checked(scenario, lab);
-        note(&mut report, scenario, &result, started);
+        let verdict = told(scenario, &checked(scenario, lab), started);
+        report.verdicts.push((scenario.name.to_owned(), verdict));
     }
     report
 }
 
-fn note(report: &mut Report, scenario: &Scenario, result: &Result<()>, started: Instant) {
+/// One thread, with at most one machine at a time.
+struct Worker<'a> {
+    base: &'a Spec,
+    install: Install<'a>,
+    number: usize,
+    shared: Option<Lab>,
+    aside: bool,
+}
+
+impl Worker<'_> {
+    /// Takes scenarios until none is left, and says how each ended.
+    fn work(mut self, scenarios: &[Scenario], next: &AtomicUsize) -> Vec<(usize, Verdict)> {
+        let mut verdicts = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(scenario) = scenarios.get(at) else { break };
+            println!("-- {}{}", scenario.name, self.place());
+            if self.aside {
+                say::hold();
+            }
+            let started = Instant::now();
+            let result = self.run_one(scenario);
+            verdicts.push((at, told(scenario, &result, started)));
+            say::release();
+        }
+        if let Some(lab) = self.shared {
+            // A machine that does not go by itself is killed; the verdicts are in already.
+            let _ = lab.poweroff();
+        }
+        verdicts
+    }
+
+    fn place(&self) -> String {
+        if self.aside { format!(" (machine {})", self.number) } else { String::new() }
+    }
+
+    fn run_one(&mut self, scenario: &Scenario) -> Result<()> {
+        if let Boot::Fresh(change) = scenario.boot {
+            let mut spec = self.named(scenario.name);
+            change(&mut spec);
+            let lab = boot(&spec, self.install)?;
+            let result = checked(scenario, &lab);
+            lab.poweroff()?;
+            return result;
+        }
+        let lab = match self.shared.take() {
+            Some(lab) => lab,
+            None => boot(&self.named(&format!("shared-{}", self.number)), self.install)?,
+        };
+        let result = checked(scenario, &lab);
+        // After anything but a success the machine is suspect, and so is what the next scenario would say about it.
+        let reusable = result.is_ok() && lab.destroy_all().is_ok();
+        if reusable {
+            self.shared = Some(lab);
+        } else {
+            keep_evidence(lab.dir(), scenario.name);
+            let _ = lab.poweroff();
+        }
+        result
+    }
+
+    fn named(&self, name: &str) -> Spec {
+        let mut spec = self.base.clone();
+        spec.dir = self.base.dir.join(name);
+        spec
+    }
+}
+
+fn told(scenario: &Scenario, result: &Result<()>, started: Instant) -> Verdict {
     let verdict = verdict::of(result);
     let seconds = started.elapsed().as_secs_f64();
     let why = result.as_ref().err().map_or_else(String::new, |error| format!("{error:#}"));
-    println!("   {:<24} {verdict:<8} {seconds:6.1} s  {why}", scenario.name);
-    report.verdicts.push((scenario.name.to_owned(), verdict));
-}
-
-fn run_one(scenario: &Scenario, base: &Spec, install: Install, shared: &mut Option<Lab>) -> Result<()> {
-    if let Boot::Fresh(change) = scenario.boot {
-        let mut spec = named(base, scenario.name);
-        change(&mut spec);
-        let lab = boot(&spec, install)?;
-        let result = checked(scenario, &lab);
-        lab.poweroff()?;
-        return result;
-    }
-    let lab = match shared.take() {
-        Some(lab) => lab,
-        None => boot(&named(base, "shared"), install)?,
-    };
-    let result = checked(scenario, &lab);
-    // After anything but a success the machine is suspect, and so is what the next scenario would say about it.
-    let reusable = result.is_ok() && lab.destroy_all().is_ok();
-    if reusable {
-        *shared = Some(lab);
-    } else {
-        keep_evidence(lab.dir(), scenario.name);
-        let _ = lab.poweroff();
-    }
-    result
+    say!("   {:<24} {verdict:<8} {seconds:6.1} s  {why}", scenario.name);
+    verdict
 }
 
 fn boot(spec: &Spec, install: Install) -> Result<Lab> {
     let started = Instant::now();
     let lab = Lab::boot(spec)?;
     install(&lab)?;
-    println!("   booted {} in {:.1} s", spec.dir.display(), started.elapsed().as_secs_f64());
+    say!("   booted {} in {:.1} s", spec.dir.display(), started.elapsed().as_secs_f64());
     Ok(lab)
 }
 
@@ -125,17 +180,11 @@ fn checked(scenario: &Scenario, lab: &Lab) -> Result<()> {
     Err(verdict::stop(Verdict::Crash, format!("the machine is gone; {why}")))
 }
 
-fn named(base: &Spec, name: &str) -> Spec {
-    let mut spec = base.clone();
-    spec.dir = base.dir.join(name);
-    spec
-}
-
 /// The next boot clears the directory, so the log of a failure is copied beside it.
 fn keep_evidence(dir: &Path, name: &str) {
     let kept = dir.with_file_name(format!("{name}.serial.log"));
     if std::fs::copy(dir.join("serial.log"), &kept).is_ok() {
-        println!("   serial log: {}", kept.display());
+        say!("   serial log: {}", kept.display());
     }
 }
 

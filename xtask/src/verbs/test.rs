@@ -26,6 +26,9 @@ pub struct Args {
     /// On the machine of `cargo xtask lab up`, with what is installed there.
     #[arg(long, requires = "scenarios")]
     in_lab: bool,
+    /// Nested machines at a time; without it two if there are two processors.
+    #[arg(long)]
+    jobs: Option<usize>,
     /// Take stub and CLI as they were built last.
     #[arg(long)]
     as_built: bool,
@@ -109,7 +112,12 @@ fn nested(chosen: &[Scenario], args: &Args) -> Result<Report> {
     heading("argument registers: the test kernel in dom0's place");
     registers(&base, &paths::target_dir("images")?.join("prober"))?;
     heading("nested tests");
-    Ok(runner::run(chosen, &base, &lab::install))
+    Ok(runner::run(chosen, &base, args.jobs.unwrap_or_else(jobs), &lab::install))
+}
+
+/// More than two were never tried; each has one busy thread.
+fn jobs() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(2)
 }
 
 #[cfg(test)]
