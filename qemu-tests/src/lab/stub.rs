@@ -34,13 +34,18 @@ impl Lab {
 
     /// Starts the stub on any device of dom0, `w` or `r`, ready or not.
     pub fn create_stub(&self, device: &str, access: &str, extra: &str) -> Result<()> {
+        self.write_stub_config(device, access, extra)?;
+        self.sh("rm -f /var/log/xen/console/guest-livesave.log; xl create -q /run/livesave.cfg")?;
+        Ok(())
+    }
+
+    /// Leaves in `/run/livesave.cfg` what such a stub is created from.
+    pub fn write_stub_config(&self, device: &str, access: &str, extra: &str) -> Result<()> {
         let installed = String::from_utf8(self.get_bytes(CONFIG)?).context("the stub's configuration")?;
         let config = installed
             .replace(&format!("{EXAMPLE_DEVICE},xvda,w"), &format!("{device},xvda,{access}"))
             .replace("extra    = \"\"", &format!("extra    = \"loglevel=4 {extra}\""));
-        self.put_bytes(config.as_bytes(), "/run/livesave.cfg")?;
-        self.sh("rm -f /var/log/xen/console/guest-livesave.log; xl create -q /run/livesave.cfg")?;
-        Ok(())
+        self.put_bytes(config.as_bytes(), "/run/livesave.cfg")
     }
 
     /// Waits until the stub says that it cannot serve, and gives its reason.

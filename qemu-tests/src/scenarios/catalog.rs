@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{aftermath, bad_input, boot, flask, guest, kills, oracle, registers, rounds, take_restore};
+use super::{aftermath, bad_input, boot, endings, flask, guest, kills, oracle, registers, rounds, take_restore};
 use crate::lab::{Lab, Spec};
 
 /// Which machine a scenario runs on.
@@ -35,6 +35,7 @@ pub fn all() -> Vec<Scenario> {
         shared("flask", flask::run),
         shared("guest", guest::run),
         shared("registers", registers::run),
+        shared("endings", endings::run),
         shared("take_restore", take_restore::run),
         shared("oracle", oracle::run),
         shared("bad_input", bad_input::run),

@@ -8,6 +8,7 @@ mod aftermath;
 mod bad_input;
 mod boot;
 mod catalog;
+mod endings;
 mod flask;
 mod guest;
 mod kills;

@@ -13,6 +13,7 @@ use super::words::{self, succeed};
 use crate::context::ContextRecord;
 use crate::image::Image;
 use crate::lab::{Counter, Guest, Lab, stream_judge};
+use crate::say;
 use crate::verdict::check;
 
 const NAME: &str = "oracle@standing";
@@ -59,7 +60,7 @@ pub fn run(lab: &Lab) -> Result<()> {
     continues(pause.counter, first, end)?;
     let whole = guest.wait_whole_pass(lab)?;
     check(whole.errors == 0, || format!("pages are wrong after the restore: {whole:?}"))?;
-    println!("   at the pause {:?}, before the end {end:?}, restored at {first:?}, then {whole:?}", pause.counter);
+    say!("   at the pause {:?}, before the end {end:?}, restored at {first:?}, then {whole:?}", pause.counter);
     lab.sh(&format!("xl destroy {}; rm -f {EXPORT}", guest.name))?;
     lab.stop_stub()
 }
@@ -162,8 +163,8 @@ fn same_frames(seen: &Frames, other: &Frames, masked: &BTreeMap<u64, &'static st
     check(lacks.is_empty() && extra.is_empty() && wrong.is_empty(), || {
         format!("{whose} lacks gfns {}, has {} besides, differs at {}", some(&lacks), some(&extra), some(&wrong))
     })?;
-    println!("   {whose}: {} of {} frames equal", seen.len() - excused.len(), seen.len());
-    excused.iter().for_each(|gfn| println!("   {whose}: gfn {gfn:x} differs: {}", masked.get(gfn).unwrap_or(&"")));
+    say!("   {whose}: {} of {} frames equal", seen.len() - excused.len(), seen.len());
+    excused.iter().for_each(|gfn| say!("   {whose}: gfn {gfn:x} differs: {}", masked.get(gfn).unwrap_or(&"")));
     Ok(())
 }
 
@@ -188,7 +189,7 @@ fn same_context(seen: &[String], other: &[String], whose: &str) -> Result<()> {
     check(differing.is_empty() && seen.len() == other.len(), || {
         format!("{whose} has {} records, seen {}; these differ:\n{}", other.len(), seen.len(), differing.join("\n"))
     })?;
-    println!("   {whose}: {} records of the HVM context equal", seen.len());
+    say!("   {whose}: {} records of the HVM context equal", seen.len());
     Ok(())
 }
 
@@ -205,7 +206,7 @@ fn export(lab: &Lab) -> Result<Image> {
         let said = String::from_utf8_lossy(&judged.stdout).into_owned() + &String::from_utf8_lossy(&judged.stderr);
         format!("verify-stream-v2 ended with {}: {said}", judged.status)
     })?;
-    println!("   verify-stream-v2 accepts the export");
+    say!("   verify-stream-v2 accepts the export");
     let image = Image::read(BufReader::new(File::open(&here).context("the export")?)).context("the export")?;
     std::fs::remove_file(&here).context("the export")?;
     Ok(image)

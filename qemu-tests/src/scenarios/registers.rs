@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::lab::Lab;
+use crate::say;
 use crate::verdict::check;
 
 /// The test kernel, where `lab install` puts it.
@@ -24,7 +25,7 @@ pub fn run(lab: &Lab) -> Result<()> {
     for arity in 2..=5 {
         let said = call(lab, arity).with_context(|| format!("with {arity} arguments"))?;
         judge(&said, arity)?;
-        println!("   {arity} arguments: {}", said.registers);
+        say!("   {arity} arguments: {}", said.registers);
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::lab::{Counter, Guest, GuestSpec, Lab, TARGET_LABEL};
+use crate::say;
 use crate::verdict::check;
 
 /// A take or a restore of a small guest under emulation.
@@ -48,7 +49,7 @@ pub fn continues(before: Counter, first: Counter, destroyed: Counter) -> Result<
 
 fn succeed(lab: &Lab, command: &str) -> Result<()> {
     let output = lab.run_for(command, TAKE_WAIT)?;
-    println!("   dom0# {command}\n{}", output.text());
+    say!("   dom0# {command}\n{}", output.text());
     check(output.status == 0, || {
         format!("`{command}` ended with {}: {}\n{}", output.status, output.errors(), lab.stub_console())
     })

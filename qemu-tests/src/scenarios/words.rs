@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::lab::{Guest, GuestSpec, Lab, TARGET_LABEL};
+use crate::say;
 use crate::verdict::check;
 
 /// A take, an export or a restore of a small guest under emulation, on a machine that may be busy.
@@ -28,7 +29,7 @@ pub fn succeed(lab: &Lab, command: &str) -> Result<String> {
 /// Runs a command in dom0 that must end with this status.
 pub fn fails_with(lab: &Lab, command: &str, status: i32) -> Result<String> {
     let output = lab.run_for(command, TAKE_WAIT)?;
-    println!("   dom0# {command}");
+    say!("   dom0# {command}");
     check(output.status == status, || {
         let said = format!("{} {}", output.text(), output.errors());
         format!("`{command}` ended with {}, not {status}: {said}\n{}", output.status, lab.stub_console())

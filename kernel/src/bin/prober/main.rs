@@ -4,9 +4,12 @@
 //! outcome goes to the console (`probe DOMID NAME ERRNO`, 0 = allowed) and to `data/livesave/probe/DOMID`, and
 //! `data/livesave/probe/done` is written last. Booted as dom0 it tests the argument registers instead (`slots.rs`).
 //! With `arity=N` it ends with a call of N arguments, whose registers dom0 reads (`registers.rs`).
+//! With `fault=NAME` it commits that fault (`faults.rs`).
 //! It never belongs into an installation: where the policy fails, its probes take effect.
 #![cfg_attr(feature = "image", no_std, no_main)]
 
+#[cfg(feature = "image")]
+mod faults;
 #[cfg(feature = "image")]
 mod probes;
 #[cfg(feature = "image")]
@@ -34,7 +37,7 @@ mod image {
     use xen_drivers::xenstore::{Nodes, XsError};
     use xen_hypercall::DomId;
 
-    use super::{probes, registers, slots};
+    use super::{faults, probes, registers, slots};
 
     /// Most targets.
     const TARGETS: usize = 8;
@@ -53,6 +56,10 @@ mod image {
         }
         if let Some(arity) = start.command_line().and_then(arity) {
             registers::end(arity);
+            hv::power_off();
+        }
+        if let Some(name) = start.command_line().and_then(|line| line.strip_prefix("fault=")) {
+            faults::commit(name.trim());
             hv::power_off();
         }
         let Some(targets) = start.command_line().and_then(targets) else {
