@@ -122,6 +122,15 @@ pub enum Mode {
     Live,
 }
 
+/// How pages are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Compress {
+    /// LZ4, each page alone, where it pays
+    Lz4,
+    /// As they are
+    None,
+}
+
 /// `take`.
 #[derive(Debug, Args)]
 pub struct Take {
@@ -142,6 +151,9 @@ pub struct Take {
     /// How long the hook may take
     #[arg(long, value_parser = time, default_value = "10s", value_name = "TIME")]
     pub hook_timeout: Duration,
+    /// How the store keeps the pages: lz4 costs less time than the bytes that it saves, but on the fastest disks
+    #[arg(long, value_enum, default_value = "lz4")]
+    pub compress: Compress,
     /// Round 1 leaves out what is dirty again already (as Xen 4.5.1 did)
     #[arg(long)]
     pub round1_skip: bool,

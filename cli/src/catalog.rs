@@ -49,7 +49,7 @@ pub mod tests {
     use super::*;
     use crate::host::device::tests::scratch;
     use snapshot::names::SnapshotName;
-    use snapshot::store::{AttachmentKind, FormatOptions, NewSnapshot, SealInfo, Store, format};
+    use snapshot::store::{AttachmentKind, Compression, FormatOptions, NewSnapshot, SealInfo, Store, format};
     use xen_hypercall::types::{DomHandle, Gfn};
 
     /// A store in a file, with one snapshot `web01@one` of three pages.
@@ -67,6 +67,7 @@ pub mod tests {
             created_unix: 1_795_359_600,
             max_gfn: Gfn::new(100),
             reserve_bytes: 1 << 20,
+            compression: Compression::None,
         };
         let mut taking = store.begin(&new).unwrap();
         taking.run_begin().unwrap();

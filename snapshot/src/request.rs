@@ -10,6 +10,7 @@ use xen_hypercall::types::{DomHandle, DomId, EvtchnPort};
 
 use crate::fields::{Fields, ParseError, hex};
 use crate::names::{SnapshotName, Token};
+use crate::store::Compression;
 
 /// Version of the protocol of docs/protocol/xenstore.md.
 pub const PROTOCOL: u32 = 1;
@@ -83,6 +84,8 @@ pub struct Take {
     pub round1_skip: bool,
     /// Number of `config/<i>` nodes, 0 to [`CONFIG_CHUNKS_MAX`].
     pub config_chunks: u16,
+    /// How the store keeps its pages.
+    pub compression: Compression,
 }
 
 /// Remove a snapshot.
@@ -117,6 +120,7 @@ const TAKE_KEYS: &[&str] = &[
     "max-pause-ms",
     "round1-skip",
     "config-chunks",
+    "compress",
 ];
 const REMOVE_KEYS: &[&str] = &["protocol", "token", "op", "guest", "name"];
 
@@ -165,6 +169,7 @@ impl Take {
             max_pause_ms: max_pause_ms(fields)?,
             round1_skip: fields.flag("round1-skip")?,
             config_chunks: bounded(fields, "config-chunks", CONFIG_CHUNKS_MAX)?,
+            compression: compression(fields)?,
         })
     }
 }
@@ -186,6 +191,14 @@ fn guest_domid(fields: &Fields<'_>) -> Result<DomId, ParseError> {
 
 fn handle(fields: &Fields<'_>) -> Result<DomHandle, ParseError> {
     parse_uuid(fields.required("handle")?).ok_or_else(|| ParseError::bad("handle"))
+}
+
+/// Absent or empty is the default.
+fn compression(fields: &Fields<'_>) -> Result<Compression, ParseError> {
+    match fields.optional("compress").filter(|word| !word.is_empty()) {
+        Some(word) => word.parse().map_err(|()| ParseError::bad("compress")),
+        None => Ok(Compression::default()),
+    }
 }
 
 /// A lower-case uuid, 8-4-4-4-12.
@@ -238,7 +251,8 @@ impl fmt::Display for Take {
         )?;
         write!(out, "created={}\nrelease-port={}\n", self.created_unix, self.release_port)?;
         writeln!(out, "max-pause-ms={}", self.max_pause_ms.unwrap_or(0))?;
-        write!(out, "round1-skip={}\nconfig-chunks={}\n", u8::from(self.round1_skip), self.config_chunks)
+        write!(out, "round1-skip={}\nconfig-chunks={}\n", u8::from(self.round1_skip), self.config_chunks)?;
+        writeln!(out, "compress={}", self.compression)
     }
 }
 

@@ -7,12 +7,13 @@ use snapshot::fields::{Key, Line, NODE_MAX, ParseError};
 use snapshot::names::{Name, NameError, SnapshotName, Token};
 use snapshot::request::{Mode, Remove, Request, Take};
 use snapshot::status::{Counters, State, Status, StubNode, StubState};
+use snapshot::store::Compression;
 use snapshot::verdict::{Cancel, Verdict};
 use xen_hypercall::types::{DomHandle, DomId, EvtchnPort};
 
 const TAKE: &str = "protocol=1\ntoken=00112233445566778899aabbccddeeff\nop=take\ndomid=7\n\
     handle=0f1f2f3f-4f5f-6f7f-8f9f-afbfcfdfefff\nguest=web01\nname=2026-11-22T15:00:00Z\nmode=live\n\
-    created=1795359600\nrelease-port=42\nmax-pause-ms=10000\nround1-skip=0\nconfig-chunks=3\n";
+    created=1795359600\nrelease-port=42\nmax-pause-ms=10000\nround1-skip=0\nconfig-chunks=3\ncompress=none\n";
 
 fn take() -> Take {
     Take {
@@ -26,6 +27,7 @@ fn take() -> Take {
         max_pause_ms: Some(10_000),
         round1_skip: false,
         config_chunks: 3,
+        compression: Compression::None,
     }
 }
 
@@ -38,6 +40,8 @@ fn a_take_is_written_and_read_byte_for_byte() {
     assert_eq!(take().to_string(), TAKE);
     assert_eq!(Request::parse(TAKE.as_bytes()), Ok(Request::Take(take())));
     assert_eq!(Request::parse(TAKE.trim_end().as_bytes()), Ok(Request::Take(take())));
+    let default = Request::Take(Take { compression: Compression::Lz4, ..take() });
+    assert_eq!(Request::parse(TAKE.replace("compress=none\n", "").as_bytes()), Ok(default), "the default");
 }
 
 #[test]
@@ -53,6 +57,7 @@ fn each_way_of_being_wrong_has_its_own_error() {
     assert_eq!(wrong("web01", "we\tb01"), ParseError::ControlCharacter);
     for (good, bad, name) in [
         ("domid=7", "domid=0", "domid"),
+        ("compress=none", "compress=zip", "compress"),
         ("domid=7", "domid=32752", "domid"),
         ("domid=7", "domid=65543", "domid"),
         ("domid=7", "domid=+7", "domid"),
@@ -188,13 +193,14 @@ prop_compose! {
     fn any_take()(
         token: [u8; 16], handle: [u8; 16], domid in 1u16..0x7ff0, guest in "[A-Za-z0-9_][A-Za-z0-9._+:-]{0,63}",
         name in "[A-Za-z0-9_][A-Za-z0-9._+:-]{0,63}", live: bool, created_unix: u64, port in 1u32..,
-        pause in 0u32..=3_600_000, round1_skip: bool, config_chunks in 0u16..=64,
+        pause in 0u32..=3_600_000, round1_skip: bool, config_chunks in 0u16..=64, packs: bool,
     ) -> Take {
         Take {
             token: Token(token), domid: DomId::new(domid), handle: DomHandle::new(handle),
             name: SnapshotName { guest: guest.parse().unwrap(), name: name.parse().unwrap() },
             mode: if live { Mode::Live } else { Mode::Save }, created_unix, release_port: EvtchnPort::new(port),
             max_pause_ms: Some(pause).filter(|&pause| pause > 0), round1_skip, config_chunks,
+            compression: if packs { Compression::Lz4 } else { Compression::None },
         }
     }
 }

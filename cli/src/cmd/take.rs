@@ -21,6 +21,7 @@ use signal_hook::flag;
 use snapshot::names::{SnapshotName, Token};
 use snapshot::request::{self, CONFIG_CHUNK_BYTES, CONFIG_CHUNKS_MAX, Mode, Request};
 use snapshot::status::{State, Status};
+use snapshot::store::Compression;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -63,6 +64,7 @@ pub fn run(take: &args::Take, place: &Place) -> Outcome {
         max_pause_ms: job.max_pause_ms.and_then(|ms| u32::try_from(ms).ok()),
         round1_skip: take.round1_skip,
         config_chunks: u16::try_from(chunks.len()).unwrap_or(u16::MAX),
+        compression: compression(take.compress),
     };
     say_start(&progress, &name, take.mode, &job);
     let base = stub::base(&stub.domain);
@@ -91,6 +93,13 @@ const fn mode(mode: args::Mode) -> Mode {
     match mode {
         args::Mode::Save => Mode::Save,
         args::Mode::Live => Mode::Live,
+    }
+}
+
+const fn compression(compress: args::Compress) -> Compression {
+    match compress {
+        args::Compress::Lz4 => Compression::Lz4,
+        args::Compress::None => Compression::None,
     }
 }
 

@@ -5,11 +5,12 @@
 
 use crate::store::digest::Digest;
 use crate::store::geometry::{Geometry, SegmentId};
-use crate::store::layout::{BLOCK, GFN_LIMIT, PLACE_UNIT, SEGMENT_BYTES, entry as field};
+use crate::store::layout::{BLOCK, GFN_LIMIT, PLACE_UNIT, SEGMENT_BLOCKS, SEGMENT_BYTES, blocks_of, entry as field};
 
 const ENCODING_HOLE: u16 = 0;
 const ENCODING_ZERO: u16 = 1;
 const ENCODING_RAW: u16 = 2;
+const ENCODING_LZ4: u16 = 3;
 const STORED_BITS: u32 = 13;
 const STORED_MASK: u16 = (1 << STORED_BITS) - 1;
 /// A raw page's stored bytes.
@@ -22,8 +23,37 @@ const UNITS_PER_BLOCK: u16 = 256;
 pub struct Place {
     /// In which segment.
     pub segment: SegmentId,
-    /// Block in the segment. (Pages in blocks only, until pages are compressed.)
-    pub slot: u8,
+    /// Offset in the segment, in units of 16 bytes.
+    pub unit: u16,
+    /// Stored bytes: 4096 is a raw page, fewer are a packed one.
+    pub stored: u16,
+}
+
+impl Place {
+    /// A raw page in a block of the segment.
+    pub fn raw(segment: SegmentId, slot: u8) -> Self {
+        Self { segment, unit: u16::from(slot) * UNITS_PER_BLOCK, stored: RAW_BYTES }
+    }
+
+    /// Is it packed?
+    pub fn packed(&self) -> bool {
+        self.stored != RAW_BYTES
+    }
+
+    /// The first block in the segment that it touches.
+    pub fn slot(&self) -> u64 {
+        u64::from(self.unit / UNITS_PER_BLOCK)
+    }
+
+    /// The blocks that it touches: 1 or 2.
+    pub fn blocks(&self) -> u64 {
+        blocks_of((self.within() + usize::from(self.stored)) as u64)
+    }
+
+    /// Offset in its first block.
+    pub fn within(&self) -> usize {
+        usize::from(self.unit % UNITS_PER_BLOCK) * PLACE_UNIT as usize
+    }
 }
 
 /// What an entry says about its gfns.
@@ -61,6 +91,7 @@ impl Entry {
         let shape = match self.what {
             What::Hole => ENCODING_HOLE << STORED_BITS,
             What::Zero => ENCODING_ZERO << STORED_BITS,
+            What::Data { place, .. } if place.packed() => ENCODING_LZ4 << STORED_BITS | place.stored,
             What::Data { .. } => ENCODING_RAW << STORED_BITS | RAW_BYTES,
         };
         field::SHAPE.put(&mut raw, &shape.to_le_bytes());
@@ -68,7 +99,7 @@ impl Entry {
             What::Hole | What::Zero => field::DIGEST.put(&mut raw, &self.end.saturating_sub(self.gfn).to_le_bytes()),
             What::Data { place, digest } => {
                 field::SEGMENT.put(&mut raw, &place.segment.0.to_le_bytes());
-                field::PLACE.put(&mut raw, &(u16::from(place.slot) * UNITS_PER_BLOCK).to_le_bytes());
+                field::PLACE.put(&mut raw, &place.unit.to_le_bytes());
                 field::DIGEST.put(&mut raw, &digest.0);
             }
         }
@@ -82,7 +113,8 @@ impl Entry {
         let (what, count) = match (shape >> STORED_BITS, shape & STORED_MASK) {
             (ENCODING_HOLE, 0) => (What::Hole, range(raw)?),
             (ENCODING_ZERO, 0) => (What::Zero, range(raw)?),
-            (ENCODING_RAW, RAW_BYTES) => (data(raw, geometry)?, 1),
+            (ENCODING_RAW, RAW_BYTES) => (data(raw, RAW_BYTES, geometry)?, 1),
+            (ENCODING_LZ4, stored @ 1..RAW_BYTES) => (data(raw, stored, geometry)?, 1),
             _ => return None,
         };
         let end = gfn.checked_add(count).filter(|end| count != 0 && *end <= GFN_LIMIT)?;
@@ -107,12 +139,12 @@ fn range(raw: &[u8]) -> Option<u64> {
     (zero(&field::SEGMENT) && zero(&field::PLACE) && tail).then(|| field::DIGEST.u64(raw))
 }
 
-fn data(raw: &[u8], geometry: &Geometry) -> Option<What> {
+fn data(raw: &[u8], stored: u16, geometry: &Geometry) -> Option<What> {
     const _: () = assert!(UNITS_PER_BLOCK as u64 * PLACE_UNIT == BLOCK as u64 && SEGMENT_BYTES == 256 * BLOCK as u64);
-    let units = field::PLACE.u16(raw);
-    let slot = u8::try_from(units / UNITS_PER_BLOCK).ok().filter(|_| units.is_multiple_of(UNITS_PER_BLOCK))?;
-    let place = Place { segment: geometry.id(field::SEGMENT.u32(raw))?, slot };
-    Some(What::Data { place, digest: Digest(field::DIGEST.array(raw)) })
+    let place = Place { segment: geometry.id(field::SEGMENT.u32(raw))?, unit: field::PLACE.u16(raw), stored };
+    let inside = place.slot() + place.blocks() <= SEGMENT_BLOCKS;
+    (inside && (place.packed() || place.within() == 0))
+        .then_some(What::Data { place, digest: Digest(field::DIGEST.array(raw)) })
 }
 
 #[cfg(test)]
@@ -125,12 +157,18 @@ mod tests {
 
     #[test]
     fn golden_bytes_of_a_page_and_a_range() {
-        let what = What::Data { place: Place { segment: SegmentId(7), slot: 3 }, digest: Digest([0xab; 16]) };
+        let what = What::Data { place: Place::raw(SegmentId(7), 3), digest: Digest([0xab; 16]) };
         let page = Entry { gfn: 0x1234, end: 0x1235, what };
         let mut golden = [0xab; 32];
         golden[..16].copy_from_slice(&[0x34, 0x12, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0x00, 0x03, 0x00, 0x50]);
         assert_eq!(page.encode(), golden);
         assert_eq!(Entry::parse(&golden, &geometry()), Some(page));
+        let place = Place { segment: SegmentId(7), unit: 0x3fe, stored: 0x123 };
+        let packed = Entry { gfn: 0x1234, end: 0x1235, what: What::Data { place, digest: Digest([0xab; 16]) } };
+        golden[12..16].copy_from_slice(&[0xfe, 0x03, 0x23, 0x61]);
+        assert_eq!(packed.encode(), golden);
+        assert_eq!(Entry::parse(&golden, &geometry()), Some(packed));
+        assert_eq!((place.slot(), place.blocks(), place.within()), (3, 2, 0xfe0));
         let zero = Entry { gfn: 2, end: 12, what: What::Zero };
         let mut golden = [0; 32];
         (golden[0], golden[15], golden[16]) = (2, 0x20, 10);
@@ -151,9 +189,13 @@ mod tests {
         assert_eq!(with(23, 255), None, "a range that wraps around");
         assert_eq!(with(31, 1), None, "bytes behind the range's length");
         assert_eq!(with(15, 0x40), None, "raw, but without its 4096 bytes");
-        assert_eq!(with(15, 0x60), None, "an encoding of a later version");
-        let what = What::Data { place: Place { segment: SegmentId(9999), slot: 3 }, digest: Digest::default() };
+        assert_eq!(with(15, 0x60), None, "packed, but without any byte");
+        assert_eq!(with(15, 0x80), None, "an encoding of a later version");
+        let what = What::Data { place: Place::raw(SegmentId(9999), 3), digest: Digest::default() };
         let beyond = Entry { gfn: 0, end: 1, what };
         assert_eq!(Entry::parse(&beyond.encode(), &geometry()), None, "no such segment");
+        let place = Place { segment: SegmentId(7), unit: u16::MAX, stored: 17 };
+        let crossing = Entry { gfn: 0, end: 1, what: What::Data { place, digest: Digest::default() } };
+        assert_eq!(Entry::parse(&crossing.encode(), &geometry()), None, "across the end of its segment");
     }
 }

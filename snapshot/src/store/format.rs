@@ -71,6 +71,7 @@ fn write_meta<D: BlockDevice>(device: &mut D, geometry: &Geometry, options: &For
         created_unix: options.now_unix,
         key: options.key,
         ro_compat: 0,
+        incompat: 0,
         compat: 0,
         catalog,
         directory,

@@ -57,6 +57,11 @@ pub const GFN_LIMIT: u64 = 1 << 40;
 /// Unit of an entry's place in its segment.
 pub const PLACE_UNIT: u64 = 16;
 
+/// Flag of incompat: pages are packed with LZ4.
+pub const INCOMPAT_LZ4: u64 = 1;
+/// The flags of incompat that this version knows.
+pub const INCOMPAT_KNOWN: u64 = INCOMPAT_LZ4;
+
 /// One field of a structure on disk.
 #[derive(Clone, Copy, Debug)]
 pub struct Field {

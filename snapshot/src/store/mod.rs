@@ -4,7 +4,7 @@
 //!
 //! * where things lie: `layout`, `geometry`, `digest`, `pointer`
 //! * the committed state: `superblock`, `meta`, `table`, `catalog`; opened: `volume`
-//! * a snapshot: `entry`, `builder`, `cursor`, `root`
+//! * a snapshot: `entry`, `builder`, `cursor`, `root`; its pages made smaller: `squeeze`
 //! * writing: `device`, `allocator`, `mark`, `appender`, `taking`, `seal`, `store`; `format` makes one
 //! * reading: `reader`, `pages`, `verify`; `check` proves a whole store
 //!
@@ -32,6 +32,7 @@ mod pointer;
 mod reader;
 mod root;
 mod seal;
+mod squeeze;
 #[expect(clippy::module_inception, reason = "the writer is what the outside calls the store")]
 mod store;
 mod superblock;
@@ -50,6 +51,7 @@ pub use heartbeat::Heartbeat;
 pub use pages::{PageRef, Pages};
 pub use reader::{Catalog, Listed, SnapshotInfo, SnapshotReader};
 pub use root::AttachmentKind;
+pub use squeeze::Compression;
 pub use store::{Store, StoreInfo};
 pub use superblock::{Generation, StoreId};
 pub use taking::{NewSnapshot, SealInfo, SnapshotSummary, TAKE_RUNS_MAX, Taking};

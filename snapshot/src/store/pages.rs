@@ -4,6 +4,7 @@
 //! other on the device are read in one request, whatever their gfns; a page that cannot be read costs only itself.
 //! Memory: one batch.
 
+use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -11,14 +12,14 @@ use xen_hypercall::types::Gfn;
 
 use crate::ports::{BlockDevice, BlockIdx, Page};
 use crate::store::cursor::MergeCursor;
-use crate::store::digest::Digest;
 use crate::store::entry::{Entry, What};
 use crate::store::error::{Result, StoreError};
-use crate::store::layout::BLOCK;
+use crate::store::layout::{BLOCK, index};
+use crate::store::squeeze::unpack;
 use crate::store::volume::Volume;
 
-/// Pages with data in a batch: 1 MiB.
-const BATCH_PAGES: usize = 256;
+/// Blocks with pages in a batch: 1 MiB.
+const BATCH_BLOCKS: usize = 256;
 /// Entries in a batch, zero ranges included.
 const BATCH_ENTRIES: usize = 1024;
 /// Every zero page.
@@ -47,10 +48,10 @@ impl<'a> PageRef<'a> {
 #[derive(Clone, Copy)]
 struct Item {
     entry: Entry,
-    /// For a page: where it lies on the device and in the buffer.
+    /// For a page: its first block on the device, and where that lies in the buffer.
     data: Option<(u64, usize)>,
-    /// For a page: not readable, or not what it was.
-    damaged: bool,
+    /// For a page: not readable.
+    unreadable: bool,
 }
 
 /// A stream of pages. Lending: a page lives until the next call.
@@ -63,6 +64,8 @@ pub struct Pages<'a, D> {
     /// Gfns of the current item that were handed out.
     within: u64,
     buffer: Vec<u8>,
+    /// The page that was unpacked last.
+    page: Box<Page>,
     blocks_read: u64,
     /// The index ended, or is damaged.
     ended: bool,
@@ -70,9 +73,9 @@ pub struct Pages<'a, D> {
 
 impl<'a, D: BlockDevice> Pages<'a, D> {
     pub(super) fn new(device: &'a mut D, volume: &'a Volume, cursor: MergeCursor) -> Self {
-        let buffer = vec![0; BATCH_PAGES * BLOCK];
+        let (buffer, page) = (vec![0; BATCH_BLOCKS * BLOCK], Box::new(ZERO_PAGE));
         let items = Vec::with_capacity(BATCH_ENTRIES);
-        Self { device, volume, cursor, items, position: 0, within: 0, buffer, blocks_read: 0, ended: false }
+        Self { device, volume, cursor, items, position: 0, within: 0, buffer, page, blocks_read: 0, ended: false }
     }
 
     /// Bytes read so far.
@@ -91,11 +94,24 @@ impl<'a, D: BlockDevice> Pages<'a, D> {
         if self.within >= item.entry.count() {
             (self.position, self.within) = (self.position + 1, 0);
         }
-        let Some((block, offset)) = item.data else { return Ok(Some((gfn, PageRef::Zero))) };
-        let page = self.buffer.get(offset..).and_then(|rest| rest.first_chunk::<BLOCK>());
-        match page.filter(|_| !item.damaged) {
-            Some(page) => Ok(Some((gfn, PageRef::Data(page)))),
-            None => Err(StoreError::DamagedPage { gfn, at: BlockIdx(block) }),
+        let (Some((block, offset)), What::Data { place, digest }) = (item.data, item.entry.what) else {
+            return Ok(Some((gfn, PageRef::Zero)));
+        };
+        let damaged = StoreError::DamagedPage { gfn, at: BlockIdx(block) };
+        if item.unreadable {
+            return Err(damaged);
+        }
+        let from = offset + place.within();
+        let stored = self.buffer.get(from..from + usize::from(place.stored)).unwrap_or_default();
+        if place.packed() {
+            unpack(stored, &mut self.page).ok_or(damaged)?;
+        } else {
+            *self.page = *stored.first_chunk().ok_or(damaged)?;
+        }
+        if self.volume.keys.page(&self.page) == digest {
+            Ok(Some((gfn, PageRef::Data(&self.page))))
+        } else {
+            Err(damaged)
         }
     }
 
@@ -103,10 +119,11 @@ impl<'a, D: BlockDevice> Pages<'a, D> {
     fn fill(&mut self) -> Result<()> {
         self.items.clear();
         (self.position, self.within) = (0, 0);
-        let mut pages = 0;
-        while !self.ended && pages < BATCH_PAGES && self.items.len() < BATCH_ENTRIES {
+        let mut blocks = 0;
+        // A page touches at most 2 blocks.
+        while !self.ended && blocks + 2 <= BATCH_BLOCKS && self.items.len() < BATCH_ENTRIES {
             match self.cursor.next(self.device, self.volume) {
-                Ok(Some(entry)) => pages += usize::from(self.add(entry)),
+                Ok(Some(entry)) => blocks += self.add(entry),
                 Ok(None) => self.ended = true,
                 Err(error) => {
                     self.ended = true;
@@ -119,53 +136,67 @@ impl<'a, D: BlockDevice> Pages<'a, D> {
         Ok(())
     }
 
-    /// Adds an entry to the batch; true if it is a page that must be read.
-    fn add(&mut self, entry: Entry) -> bool {
-        let place = match entry.what {
-            What::Data { place, .. } => Some(self.volume.block(place.segment, u64::from(place.slot))),
-            What::Zero | What::Hole => None,
+    /// Adds an entry to the batch; returns the blocks that must be read for it.
+    fn add(&mut self, entry: Entry) -> usize {
+        let What::Data { place, .. } = entry.what else {
+            self.items.push(Item { entry, data: None, unreadable: false });
+            return 0;
         };
         // A segment whose address is lost costs its pages, not the rest.
-        let damaged = matches!(place, Some(Err(_)));
-        let data = place.map(|block| (block.unwrap_or_default(), 0));
-        self.items.push(Item { entry, data, damaged });
-        data.is_some() && !damaged
+        let block = self.volume.block(place.segment, place.slot());
+        let unreadable = block.is_err();
+        self.items.push(Item { entry, data: Some((block.unwrap_or_default(), 0)), unreadable });
+        if unreadable { 0 } else { index(place.blocks()) }
     }
 
     /// Reads all pages of the batch in the order in which they lie, neighbours together.
     fn read_batch(&mut self) {
-        let mut order: Vec<(u64, usize)> = Vec::with_capacity(BATCH_PAGES);
-        for (number, item) in self.items.iter().enumerate() {
-            order.extend(item.data.filter(|_| !item.damaged).map(|(block, _)| (block, number)));
+        let mut order: Vec<Span> = Vec::with_capacity(BATCH_BLOCKS);
+        for (item, number) in self.items.iter().zip(0..) {
+            if let (Some((first, _)), What::Data { place, .. }, false) = (item.data, item.entry.what, item.unreadable) {
+                order.push(Span { first, end: first.saturating_add(place.blocks()), item: number });
+            }
         }
-        order.sort_unstable();
-        let mut offset = 0;
-        for group in order.chunk_by(|before, after| before.0 + 1 == after.0) {
-            self.read_group(group, offset);
-            offset += group.len() * BLOCK;
+        order.sort_unstable_by_key(|span| (span.first, span.end));
+        let (mut offset, mut rest) = (0, order.as_slice());
+        while let Some(first) = rest.first() {
+            let mut end = first.end;
+            let joins = |span: &&Span| {
+                let touches = span.first <= end;
+                end = if touches { end.max(span.end) } else { end };
+                touches
+            };
+            let (group, others) = rest.split_at(rest.iter().take_while(joins).count());
+            self.read_group(group, end, offset);
+            offset += index(end.saturating_sub(first.first)) * BLOCK;
+            rest = others;
         }
     }
 
-    /// Reads neighbours into the buffer at an offset; one by one if that fails.
-    fn read_group(&mut self, group: &[(u64, usize)], offset: usize) {
-        let Some(&(first, _)) = group.first() else { return };
-        let target = self.buffer.get_mut(offset..offset + group.len() * BLOCK).unwrap_or_default();
-        self.blocks_read += group.len() as u64;
-        let together = self.device.read(BlockIdx(first), target).is_ok();
-        for ((block, number), target) in group.iter().zip(target.chunks_mut(BLOCK)) {
-            let readable = together || self.device.read(BlockIdx(*block), target).is_ok();
-            let Some(item) = self.items.get_mut(*number) else { continue };
-            let digest = target.first_chunk::<BLOCK>().map(|page| self.volume.keys.page(page));
-            item.damaged = !readable || digest != digest_of(&item.entry);
-            let here = offset + usize::try_from(block - first).unwrap_or(usize::MAX) * BLOCK;
-            item.data = Some((*block, here));
+    /// Reads neighbours into the buffer at an offset; block by block if that fails.
+    fn read_group(&mut self, group: &[Span], end: u64, offset: usize) {
+        let Some(first) = group.first().map(|span| span.first) else { return };
+        let blocks = end.saturating_sub(first);
+        let target = self.buffer.get_mut(offset..offset + index(blocks) * BLOCK).unwrap_or_default();
+        self.blocks_read += blocks;
+        let mut lost: Vec<u64> = Vec::new();
+        if self.device.read(BlockIdx(first), target).is_err() {
+            for (block, target) in (first..).zip(target.chunks_mut(BLOCK)) {
+                lost.extend(self.device.read(BlockIdx(block), target).is_err().then_some(block));
+            }
+        }
+        for span in group {
+            let Some(item) = self.items.get_mut(span.item) else { continue };
+            item.unreadable = lost.iter().any(|block| (span.first..span.end).contains(block));
+            item.data = Some((span.first, offset + index(span.first.saturating_sub(first)) * BLOCK));
         }
     }
 }
 
-fn digest_of(entry: &Entry) -> Option<Digest> {
-    match entry.what {
-        What::Data { digest, .. } => Some(digest),
-        What::Zero | What::Hole => None,
-    }
+/// The blocks of one item.
+#[derive(Clone, Copy)]
+struct Span {
+    first: u64,
+    end: u64,
+    item: usize,
 }

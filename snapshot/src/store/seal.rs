@@ -73,15 +73,18 @@ impl<D: BlockDevice> Taking<'_, D> {
         let mut builder = TreeBuilder::new();
         let mut reached = Bitmap::new(self.store.volume.superblock.geometry.segments);
         let keep = self.store.volume.superblock.slop;
+        let mut live = 0;
         while let Some(entry) = cursor.next(&mut self.store.device, &self.store.volume)? {
             if let What::Data { place, .. } = entry.what {
                 reached.set(place.segment.0);
+                live += u64::from(place.stored);
             }
             let mut sink = Sink { store: self.store, appender: &mut self.appender, reached: &mut reached, keep };
             builder.push(entry, &mut sink)?;
         }
         let tree = self.close(builder, &mut reached)?;
         self.appender.push_out(self.store)?;
+        self.live = Some(live);
         Ok(tree.map(|tree| ClosedRun { tree, reached }))
     }
 
@@ -102,11 +105,18 @@ impl<D: BlockDevice> Taking<'_, D> {
             gfn_end: self.gfn_end,
             data_pages,
             zero_pages,
-            stored_bytes: (data_pages + attached) * BLOCK as u64 + index,
+            stored_bytes: self.page_bytes().saturating_add(attached * BLOCK as u64 + index),
             runs,
             parts: self.parts.clone(),
             metadata,
         }
+    }
+
+    /// Bytes of the pages that are left. What equal pages of several runs share is told from the take's average.
+    fn page_bytes(&self) -> u64 {
+        let Some(live) = self.live else { return self.stored };
+        let all = self.stored.saturating_add(self.shared).max(1);
+        u64::try_from(u128::from(live) * u128::from(self.stored) / u128::from(all)).unwrap_or(u64::MAX)
     }
 
     /// What the sealed snapshot reaches, exactly as a mark at the next open would find it.

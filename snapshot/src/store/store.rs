@@ -73,6 +73,8 @@ pub struct Store<D> {
     pub(super) allocator: Allocator,
     damaged: Vec<u64>,
     beats: u64,
+    /// Flags of incompat that the next commit needs.
+    pub(super) features: u64,
 }
 
 impl<D: BlockDevice> Store<D> {
@@ -80,7 +82,7 @@ impl<D: BlockDevice> Store<D> {
     pub fn open(device: D) -> core::result::Result<Self, OpenFailed<D>> {
         let mut device = Guarded::new(device);
         match open_parts(&mut device) {
-            Ok((volume, allocator, damaged)) => Ok(Self { device, volume, allocator, damaged, beats: 0 }),
+            Ok((volume, allocator, damaged)) => Ok(Self { device, volume, allocator, damaged, beats: 0, features: 0 }),
             Err(error) => Err(OpenFailed { error, device: device.into_inner() }),
         }
     }
@@ -174,7 +176,8 @@ impl<D: BlockDevice> Store<D> {
         let content = catalog::encode(&entries, generation);
         let catalog = meta::write(&mut self.device, &geometry, keys, Kind::CATALOG, home, content)?;
         self.device.flush()?;
-        let next = Superblock { generation, next_snapshot, catalog, directory, ..superblock.clone() };
+        let incompat = superblock.incompat | self.features;
+        let next = Superblock { generation, next_snapshot, catalog, directory, incompat, ..superblock.clone() };
         let block = next.encode();
         for slot in [Slot::A, Slot::B] {
             self.device.write(BlockIdx(geometry.slot(slot)), &block)?;

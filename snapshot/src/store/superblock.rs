@@ -12,8 +12,8 @@ use crate::store::digest::{Digest, checksum};
 use crate::store::error::{Result, StoreError};
 use crate::store::geometry::{Geometry, MetaObject, Slot};
 use crate::store::layout::{
-    BLOCK, DEVICE_BLOCKS_MAX, DEVICE_BLOCKS_MIN, DIGEST_SUITE, KEY_AREA_BLOCKS, KEY_AREA_FIRST, META_FIRST,
-    SEGMENT_BLOCKS, SUPERBLOCK_MAGIC, VERSION, length32, superblock as field,
+    BLOCK, DEVICE_BLOCKS_MAX, DEVICE_BLOCKS_MIN, DIGEST_SUITE, INCOMPAT_KNOWN, KEY_AREA_BLOCKS, KEY_AREA_FIRST,
+    META_FIRST, SEGMENT_BLOCKS, SUPERBLOCK_MAGIC, VERSION, length32, superblock as field,
 };
 use crate::store::meta::MetaPtr;
 
@@ -53,6 +53,8 @@ pub struct Superblock {
     pub geometry: Geometry,
     /// Free segments that no take may use.
     pub slop: u32,
+    /// Features that whoever does not know them must refuse.
+    pub incompat: u64,
     /// The next snapshot's id.
     pub next_snapshot: u64,
     /// When it was formatted.
@@ -80,6 +82,7 @@ impl Superblock {
         field::BLOCK_BYTES.put(&mut block, &length32(BLOCK).to_le_bytes());
         field::COMPAT.put(&mut block, &self.compat.to_le_bytes());
         field::RO_COMPAT.put(&mut block, &self.ro_compat.to_le_bytes());
+        field::INCOMPAT.put(&mut block, &self.incompat.to_le_bytes());
         field::STORE_ID.put(&mut block, &self.id.0);
         field::GENERATION.put(&mut block, &self.generation.0.to_le_bytes());
         field::SLOP_SEGMENTS.put(&mut block, &self.slop.to_le_bytes());
@@ -153,7 +156,7 @@ impl<'a> RawSuperblock<'a> {
         if found > VERSION {
             return Err(StoreError::NewerVersion { found });
         }
-        let bits = field::INCOMPAT.u64(block);
+        let bits = field::INCOMPAT.u64(block) & !INCOMPAT_KNOWN;
         if bits != 0 {
             return Err(StoreError::UnknownFeatures { bits });
         }
@@ -190,6 +193,7 @@ impl<'a> RawSuperblock<'a> {
             id: StoreId(field::STORE_ID.array(block)),
             generation: Generation(field::GENERATION.u64(block)),
             slop: field::SLOP_SEGMENTS.u32(block),
+            incompat: field::INCOMPAT.u64(block),
             next_snapshot: field::NEXT_SNAPSHOT_ID.u64(block),
             created_unix: field::CREATED_UNIX.u64(block),
             key: field::DIGEST_KEY.array(block),

@@ -14,14 +14,15 @@ use crate::store::appender::{Appender, Sink};
 use crate::store::bitmap::Bitmap;
 use crate::store::builder::{BlobSink, Tree, TreeBuilder};
 use crate::store::digest::Digest;
-use crate::store::entry::{Entry, What};
+use crate::store::entry::{Entry, Place, What};
 use crate::store::error::{Result, StoreError};
 use crate::store::geometry::SegmentId;
 use crate::store::layout::{
-    BLOCK, GFN_LIMIT, Kind, PART_BYTES, PARTS_MAX, SEGMENT_BYTES, entry as entry_field, length32,
+    BLOCK, GFN_LIMIT, INCOMPAT_LZ4, Kind, PART_BYTES, PARTS_MAX, SEGMENT_BYTES, entry as entry_field, length32,
 };
 use crate::store::pointer::Ptr;
 use crate::store::root::{AttachmentKind, Metadata, PartRecord};
+use crate::store::squeeze::{Compression, Packer, Recent};
 use crate::store::store::Store;
 use crate::store::superblock::Generation;
 
@@ -37,6 +38,9 @@ const ZERO_PAGE: Page = [0; BLOCK];
 const INDEX_BYTES: u64 = 2 * entry_field::SIZE as u64;
 /// Segments that sealing may need besides indexes: the rest of a run, attachments, root.
 const SEAL_SEGMENTS: u64 = 2;
+
+/// What the ends of segments may leave empty: 3 blocks of 256, where a leaf of an index did not fit.
+const TAIL_SHARE: u64 = 64;
 
 /// What a new snapshot is to be.
 pub struct NewSnapshot<'a> {
@@ -54,6 +58,8 @@ pub struct NewSnapshot<'a> {
     pub max_gfn: Gfn,
     /// Upper bound of the pages' bytes; refused at once if there is no room for them.
     pub reserve_bytes: u64,
+    /// How its pages are stored.
+    pub compression: Compression,
 }
 
 /// What is known only at the end of a take.
@@ -114,6 +120,13 @@ pub struct Taking<'s, D: BlockDevice> {
     pub(super) open: Option<OpenRun>,
     pub(super) runs: Vec<ClosedRun>,
     pub(super) parts: Vec<PartRecord>,
+    packer: Option<Packer>,
+    recent: Recent,
+    /// Bytes of pages that were stored, and that were not because an equal page lies there already.
+    pub(super) stored: u64,
+    pub(super) shared: u64,
+    /// Bytes of the pages that the merged runs name, equal ones counted each time.
+    pub(super) live: Option<u64>,
     pub(super) written_before: u64,
     pub(super) sealed: bool,
 }
@@ -135,6 +148,7 @@ impl<'s, D: BlockDevice> Taking<'s, D> {
             return Err(StoreError::OutOfOrder { gfn: new.max_gfn });
         }
         room(store, new.reserve_bytes)?;
+        store.features = 0;
         Ok(Self {
             appender: Appender::new(&superblock.geometry),
             id: superblock.next_snapshot,
@@ -145,6 +159,11 @@ impl<'s, D: BlockDevice> Taking<'s, D> {
             open: None,
             runs: Vec::new(),
             parts: Vec::new(),
+            packer: Packer::new(new.compression),
+            recent: Recent::new(),
+            stored: 0,
+            shared: 0,
+            live: None,
             written_before: store.device.bytes_written(),
             sealed: false,
             store,
@@ -170,11 +189,33 @@ impl<'s, D: BlockDevice> Taking<'s, D> {
         if *page == ZERO_PAGE {
             return self.range(gfn, What::Zero);
         }
-        let (keep, digest) = (self.keep(), self.store.volume.keys.page(page));
+        let digest = self.store.volume.keys.page(page);
+        let place = self.place(gfn, page, digest)?;
+        let keep = self.keep();
         let (run, mut sink) = self.in_run(gfn, keep)?;
-        let place = sink.page(page)?;
+        sink.reached.set(place.segment.0);
         let entry = Entry { gfn: gfn.raw(), end: gfn.raw() + 1, what: What::Data { place, digest } };
         run.push(entry, &mut sink)
+    }
+
+    /// Where the page lies: with an equal one, or packed, or as it is.
+    fn place(&mut self, gfn: Gfn, page: &Page, digest: Digest) -> Result<Place> {
+        let keep = self.keep();
+        self.in_run(gfn, keep)?;
+        if let Some(place) = self.recent.find(&digest) {
+            self.shared += u64::from(place.stored);
+            return Ok(place);
+        }
+        let place = match self.packer.as_mut().and_then(|packer| packer.pack(page)) {
+            Some(packed) => {
+                self.store.features |= INCOMPAT_LZ4;
+                self.appender.packed(self.store, packed, keep)?
+            }
+            None => self.appender.page(self.store, page, keep)?,
+        };
+        self.stored += u64::from(place.stored);
+        self.recent.add(digest, place);
+        Ok(place)
     }
 
     /// Notes a page of zeros.
@@ -321,7 +362,8 @@ fn limit(what: &'static str, text: &str, limit: usize) -> Result<()> {
 /// Refuses a take that cannot fit: pages, their indexes, and what sealing needs.
 fn room<D: BlockDevice>(store: &Store<D>, reserve: u64) -> Result<()> {
     let index = (reserve / BLOCK as u64).saturating_mul(INDEX_BYTES);
-    let wanted = reserve.saturating_add(index).saturating_add(SEAL_SEGMENTS * SEGMENT_BYTES);
+    let wanted = reserve.saturating_add(index);
+    let wanted = wanted.saturating_add(wanted / TAIL_SHARE).saturating_add(SEAL_SEGMENTS * SEGMENT_BYTES);
     let available = u64::from(store.usable()) * SEGMENT_BYTES;
     if wanted > available { Err(StoreError::Full { wanted, available }) } else { Ok(()) }
 }

@@ -70,6 +70,7 @@ impl<D: BlockDevice> Recorder for StoreRecorder<'_, D> {
             created_unix: new.take.created_unix,
             max_gfn: new.max_gfn,
             reserve_bytes: new.reserve_bytes,
+            compression: new.take.compression,
         })?);
         Ok(())
     }

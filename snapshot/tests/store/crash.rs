@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::disk::{Disk, Faults, Image, Rng, cuts};
 use crate::history::{History, State, outcome};
-use crate::world::{Run, SMALL, open, run};
+use crate::world::{Run, SMALL, open, packed_run, run};
 
 /// One segment more than the least: three snapshots fit, and what is removed is used again at once.
 const TIGHT: u64 = SMALL + 256;
@@ -38,6 +38,16 @@ fn a_take_with_rounds() {
     let mut store = open(&history.disk);
     history.take(&mut store, "new@1", &[run(0, 9, 2), run(2, 4, 3), Run::from([(1, None), (5, Some(4))])]).unwrap();
     assert!(sound(&history, 3) > 400);
+}
+
+#[test]
+fn takes_of_packed_and_equal_pages() {
+    let mut history = History::with_one_snapshot(ROOMY);
+    let mut store = open(&history.disk);
+    history.take(&mut store, "new@1", &[packed_run(0, 40, 2), packed_run(8, 9, 3), run(2, 4, 3)]).unwrap();
+    history.remove(&mut store, "old@1").unwrap();
+    history.take(&mut store, "new@2", &[packed_run(0, 30, 2)]).unwrap();
+    assert!(sound(&history, 8) > 800);
 }
 
 #[test]

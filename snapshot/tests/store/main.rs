@@ -11,4 +11,5 @@ mod golden;
 mod history;
 mod hostile;
 mod model;
+mod small;
 mod world;

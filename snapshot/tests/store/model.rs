@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use snapshot::store::{Catalog, StoreError};
 
 use crate::disk::Disk;
-use crate::world::{Expected, Run, compare, fill, flatten, formatted, names, new, open, take};
+use crate::world::{Expected, PACKS, Run, compare, fill, flatten, formatted, names, new, open, take};
 
 /// 12 MiB: full now and then.
 const BLOCKS: u64 = 3072;
@@ -19,7 +19,8 @@ enum Step {
 
 /// Ranges and points, sparse and dense, near each other so that rounds overlap.
 fn any_run() -> impl Strategy<Value = Run> {
-    let content = prop_oneof![3 => (1..50u64).prop_map(Some), 2 => Just(Some(0)), 1 => Just(None)];
+    let packs = (PACKS..PACKS + 9).prop_map(Some);
+    let content = prop_oneof![2 => (1..50u64).prop_map(Some), 2 => packs, 2 => Just(Some(0)), 1 => Just(None)];
     let point = (0..60u64, content.clone(), 1..12u64);
     prop::collection::vec(point, 0..12).prop_map(|points| {
         let spread = points.into_iter().flat_map(|(from, content, count)| {

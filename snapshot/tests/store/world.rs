@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use snapshot::ports::{BlockDevice, Page};
 use snapshot::store::{
-    AttachmentKind, Catalog, FormatOptions, NewSnapshot, PageRef, SealInfo, Store, StoreError, Taking, format,
+    AttachmentKind, Catalog, Compression, FormatOptions, NewSnapshot, PageRef, SealInfo, Store, StoreError, Taking,
+    format,
 };
 use xen_hypercall::types::Gfn;
 
@@ -13,9 +14,19 @@ use crate::disk::{Disk, Image, Rng};
 /// Blocks of the smallest device.
 pub const SMALL: u64 = 1287;
 
+/// Contents with this bit pack well; the others are noise.
+pub const PACKS: u64 = 1 << 32;
+
 /// Content of a page, made from a number; 0 is the zero page.
 pub fn page(content: u64) -> Page {
     let mut page = [0; 4096];
+    if content & PACKS != 0 {
+        let mut rng = Rng(content);
+        let tail = 200 + rng.below(3000) as usize;
+        page.iter_mut().enumerate().for_each(|(at, byte)| *byte = (at / 16) as u8 ^ content as u8);
+        page.iter_mut().take(tail / 4 * 3).for_each(|byte| *byte = rng.next() as u8);
+        return page;
+    }
     if content != 0 {
         let mut rng = Rng(content);
         page.chunks_mut(8).for_each(|word| word.copy_from_slice(&rng.next().to_le_bytes()));
@@ -39,6 +50,17 @@ pub fn flatten(runs: &[Run]) -> BTreeMap<u64, u64> {
 /// A run of so many pages from a gfn on; every fifth is zero.
 pub fn run(from: u64, count: u64, salt: u64) -> Run {
     (from..from + count).map(|gfn| (gfn, Some(if gfn % 5 == 3 { 0 } else { salt * 1_000_000 + gfn + 1 }))).collect()
+}
+
+/// As [`run`], of pages that pack, some of them equal to others, and noise between them.
+pub fn packed_run(from: u64, count: u64, salt: u64) -> Run {
+    let content = |gfn: u64| match gfn % 7 {
+        3 => 0,
+        5 => salt * 1_000_000 + gfn + 1,
+        1 => PACKS | salt << 8,
+        _ => PACKS | salt << 8 | (gfn + 1),
+    };
+    (from..from + count).map(|gfn| (gfn, Some(content(gfn)))).collect()
 }
 
 pub fn format_disk(disk: &mut Disk, id: u8) {
@@ -65,6 +87,7 @@ pub fn new(name: &str, reserve_bytes: u64) -> NewSnapshot<'_> {
         created_unix: 1_700_000_001,
         max_gfn: Gfn::new(0xffff),
         reserve_bytes,
+        compression: Compression::Lz4,
     }
 }
 

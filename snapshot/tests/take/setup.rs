@@ -2,6 +2,7 @@
 
 use snapshot::names::Token;
 use snapshot::request::{Mode, Take};
+use snapshot::store::Compression;
 use snapshot::take::Hold;
 use xen_hypercall::types::{DomHandle, DomId, EvtchnPort};
 
@@ -98,5 +99,6 @@ pub fn take_request(setup: &Setup) -> Take {
         max_pause_ms: setup.max_pause_ms,
         round1_skip: setup.round1_skip,
         config_chunks: 0,
+        compression: Compression::Lz4,
     }
 }
