@@ -42,6 +42,20 @@ pub fn get_param<T: Transport>(transport: &T, domain: DomId, index: u32) -> Resu
     Ok(op.value)
 }
 
+/// Xen's system time: nanoseconds since the host booted, the clock of which pvclock gives every PV domain its copy.
+///
+/// # Errors
+/// What Xen answered.
+pub fn system_time<T: Transport>(transport: &T) -> Result<u64> {
+    let mut now = [0; abi::GET_TIME_LEN];
+    let loan = transport.lend_mut(&mut now)?;
+    // SAFETY: Xen writes the answer, which is on loan.
+    let value = unsafe { transport.call2(HYPERVISOR_HVM_OP, abi::HVMOP_GET_TIME, loan.address()) };
+    drop(loan);
+    Error::check("HVMOP_get_time", value)?;
+    Ok(u64::from_le_bytes(now))
+}
+
 impl<T: Transport> Domctl<T> {
     /// Bytes that the domain's context takes now.
     ///

@@ -24,5 +24,6 @@ pub mod status;
 pub mod store;
 pub mod stream;
 pub mod take;
+pub mod trace;
 pub mod tracking;
 pub mod verdict;

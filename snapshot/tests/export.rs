@@ -49,7 +49,7 @@ impl Source for Fake {
             Attachment::ConfigJson => self.config.clone(),
             Attachment::StaticRecords => self.fixed.clone(),
             Attachment::PlatformRecords => self.platform.clone(),
-            Attachment::Stats => None,
+            Attachment::Stats | Attachment::Trace => None,
         })
     }
 

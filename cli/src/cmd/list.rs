@@ -1,6 +1,7 @@
 //! `livesave ls` and `show`: what the store holds. A damaged snapshot is listed with its damage, never left out.
 
 use super::rm::parse_name;
+use super::trace;
 use crate::args::Place;
 use crate::config::Config;
 use crate::exit::Outcome;
@@ -72,11 +73,13 @@ pub fn show(text: &str, place: &Place) -> Outcome {
         Some(text) => Config::from_json(&text)?.disks()?,
         None => Vec::new(),
     };
+    let trace = trace::of(&mut reader);
     let info = reader.info();
     if place.json {
         let disks = disks.iter().map(|disk| json!({ "vdev": disk.vdev, "path": disk.path, "writable": disk.writable }));
         let mut value = info_json(info);
         value["disks"] = disks.collect();
+        value["trace"] = trace::to_json(trace.as_ref().ok());
         return show::print_json(&value);
     }
     let mut rows = rows(info);
@@ -84,7 +87,8 @@ pub fn show(text: &str, place: &Place) -> Outcome {
         let access = if disk.writable { "writable" } else { "read-only" };
         rows.push(vec![format!("disk {}", disk.vdev), format!("{} ({access})", disk.path)]);
     }
-    show::print(&show::table(&["snapshot", &name], rows))
+    let rounds = trace.map_or_else(|why| format!("no table of rounds: {why}"), |trace| trace::table(&trace));
+    show::print(&format!("{}\n\n{rounds}", show::table(&["snapshot", &name], rows)))
 }
 
 fn rows(info: &SnapshotInfo) -> Vec<Vec<String>> {

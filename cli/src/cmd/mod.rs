@@ -15,6 +15,7 @@ mod restore;
 mod rm;
 mod status;
 mod take;
+mod trace;
 mod verify;
 
 pub use dispatch::run;

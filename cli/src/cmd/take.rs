@@ -3,7 +3,7 @@
 //! From the moment the keeper is ready the guest is its affair: whatever fails here, dropping the link is enough.
 
 use super::progress::Progress;
-use super::{faults, preflight, recover, status};
+use super::{faults, preflight, recover, status, trace};
 use crate::args::{self, Place};
 use crate::config::Config;
 use crate::domain::{self, Found};
@@ -22,6 +22,7 @@ use snapshot::names::{SnapshotName, Token};
 use snapshot::request::{self, CONFIG_CHUNK_BYTES, CONFIG_CHUNKS_MAX, Mode, Request};
 use snapshot::status::{State, Status};
 use snapshot::store::Compression;
+use snapshot::trace::Trace;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -73,7 +74,7 @@ pub fn run(take: &args::Take, place: &Place) -> Outcome {
     progress.end();
     let (status, ending) = ended.map_err(|failure| after_the_keeper(failure, &found.name))?;
     judge(&status, &ending, &found.name)?;
-    report(&name, take.mode, &status, &ending, place.json)
+    report(&name, take.mode, &status, &ending, place)
 }
 
 /// What a killed keeper left is set right before the guest is touched again.
@@ -285,12 +286,13 @@ fn judge(status: &Option<Status>, ending: &Ending, guest: &str) -> Outcome {
     }
 }
 
-fn report(name: &SnapshotName, mode: args::Mode, status: &Option<Status>, ending: &Ending, as_json: bool) -> Outcome {
+fn report(name: &SnapshotName, mode: args::Mode, status: &Option<Status>, ending: &Ending, place: &Place) -> Outcome {
     let c = status.as_ref().map(|status| status.counters).unwrap_or_default();
     let parts = [ending.freeze_us, ending.capture_us, ending.resume_us].map(|part| part.unwrap_or(0));
     let total: u64 = parts.iter().sum();
     let mode = self::mode(mode);
-    if as_json {
+    if place.json {
+        let trace = trace_of(&name.to_string(), place);
         return show::print_json(&json!({
             "snapshot": name.to_string(), "mode": mode.as_str(), "rounds": c.round, "memory_pages": c.memory,
             "pages": c.pages, "zero_pages": c.zero, "skipped_pages": c.skipped, "bytes": c.bytes,
@@ -299,6 +301,7 @@ fn report(name: &SnapshotName, mode: args::Mode, status: &Option<Status>, ending
                 "total_us": total, "freeze_us": parts[0], "capture_us": parts[1], "resume_us": parts[2],
                 "stub_us": c.pause_us, "pages": c.pause_pages, "calls": c.pause_calls,
             },
+            "trace": trace::to_json(trace.as_ref()),
         }));
     }
     let row = |what: &str, value: String| vec![what.to_owned(), value];
@@ -316,6 +319,18 @@ fn report(name: &SnapshotName, mode: args::Mode, status: &Option<Status>, ending
             row("  resume", show::time(parts[2])),
         ],
     ))
+}
+
+/// The snapshot is sealed: whatever goes wrong in reading its trace back is no failure of the take.
+fn trace_of(name: &str, place: &Place) -> Option<Trace> {
+    let read = trace::of_new(name, place);
+    let why = match read {
+        Ok(Ok(trace)) => return Some(trace),
+        Ok(Err(why)) => why,
+        Err(failure) => failure.to_string(),
+    };
+    eprintln!("no trace: {why}");
+    None
 }
 
 #[cfg(test)]

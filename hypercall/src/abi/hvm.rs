@@ -5,6 +5,10 @@ constants! {
     HVMOP_SET_PARAM: u64 = 0, "HVMOP_set_param";
     /// hvm_op: read a parameter.
     HVMOP_GET_PARAM: u64 = 1, "HVMOP_get_param";
+    /// hvm_op: Xen's system time.
+    HVMOP_GET_TIME: u64 = 10, "HVMOP_get_time";
+    /// Bytes of the answer to HVMOP_get_time.
+    GET_TIME_LEN: usize = 8, "sizeof(struct xen_hvm_get_time)";
     /// Parameter: how event channel upcalls are delivered; 0: no PV drivers.
     PARAM_CALLBACK_IRQ: u32 = 0, "HVM_PARAM_CALLBACK_IRQ";
     /// Parameter: GFN of the xenstore ring.

@@ -186,6 +186,19 @@ fn a_parameter_is_named_by_domain_and_index() {
 }
 
 #[test]
+fn the_system_time_is_written_to_the_argument() {
+    let fake = Fake::new();
+    fake.expect(|call, memory| {
+        assert_eq!((call.number, call.args[0]), (34, 10));
+        memory.write(call.args[1], &0x0102_0304_0506_0708_u64);
+        0
+    });
+    assert_eq!(hvm::system_time(&fake), Ok(0x0102_0304_0506_0708));
+    fake.expect(|_, _| -38);
+    assert!(hvm::system_time(&fake).is_err());
+}
+
+#[test]
 fn a_trap_table_needs_its_end_mark() {
     let fake = Fake::new();
     let entry = TrapInfo { vector: 14, flags: 0, cs: 0xe033, pad: 0, address: 0x1234 };

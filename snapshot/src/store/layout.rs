@@ -278,6 +278,29 @@ structures! {
         DATA "data" 16 32;
         RESERVED "reserved" 48 16;
     }
+    /// Header of a trace (section 9.1).
+    trace_header 24 {
+        VERSION "version" 0 2;
+        ROUND_BYTES "round_bytes" 2 2;
+        COUNT "count" 4 4;
+        LOST "lost" 8 8;
+        BEGAN_NS "began_ns" 16 8;
+    }
+    /// A round of a trace (section 9.1).
+    trace_round 88 {
+        KIND "kind" 0 4;
+        PEEKS "peeks" 4 4;
+        BEGAN_NS "began_ns" 8 8;
+        ENDED_NS "ended_ns" 16 8;
+        FETCH_NS "fetch_ns" 24 8;
+        MEMORY "memory" 32 8;
+        GIVEN "given" 40 8;
+        PAGES "pages" 48 8;
+        ZERO "zero" 56 8;
+        SKIPPED "skipped" 64 8;
+        BYTES "bytes" 72 8;
+        DIRTY "dirty" 80 8;
+    }
     /// Header of a leaf or node of a run (section 10).
     run_block 32 {
         MAGIC "magic" 0 4;

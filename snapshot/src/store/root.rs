@@ -33,6 +33,8 @@ impl AttachmentKind {
     pub const PLATFORM_RECORDS: Self = Self(3);
     /// What the take counted.
     pub const STATS: Self = Self(4);
+    /// The rounds of the take ([`crate::trace`]).
+    pub const TRACE: Self = Self(5);
 }
 
 /// Descriptive part of a root. Fields are only ever added at the end.

@@ -10,12 +10,15 @@ use crate::fault::Fault;
 use crate::ports::{Clock, Control, DomainInfo, ShutdownCode};
 use crate::session::{Capture, Observation, Trouble};
 use crate::status::State;
+use crate::trace::RoundKind;
 use crate::tracking::PeekPlan;
 
 impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
     pub(super) fn capture(&mut self, capture: Capture) -> Result<Observation, Trouble> {
         self.paused_ns = self.desk.now_ns();
         self.desk.enter_quietly(State::Capturing, &self.counters)?;
+        let kind = if capture == Capture::LastSet { RoundKind::LAST_SET } else { RoundKind::EVERYTHING };
+        Self::work(&mut self.work)?.tape.begin(kind, self.paused_ns, &self.counters);
         let pages_before = self.counters.pages + self.counters.zero;
         self.platform_state()?;
         match capture {
@@ -38,7 +41,11 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
     fn find_last_set(&mut self) -> Result<(), Trouble> {
         self.counters.pause_calls += 1;
         self.counters.peeks += 1;
-        self.counters.dirty = Self::work(&mut self.work)?.tracking.begin_last(self.target)?;
+        let asked_ns = self.desk.now_ns();
+        let work = Self::work(&mut self.work)?;
+        self.counters.dirty = work.tracking.begin_last(self.target)?;
+        work.tape.fetched(self.desk.now_ns().saturating_sub(asked_ns));
+        work.tape.given(self.counters.dirty);
         Ok(())
     }
 
@@ -52,6 +59,7 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
         })?;
         tracking.moved = false;
         self.counters.memory = tracking.populated.count();
+        Self::work(&mut self.work)?.tape.given(self.counters.memory);
         Ok(())
     }
 

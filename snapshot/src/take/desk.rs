@@ -82,6 +82,11 @@ impl<'a, K: Control + Clock> Desk<'a, K> {
         self.state
     }
 
+    /// When the session began.
+    pub fn started_ns(&self) -> u64 {
+        self.started_ns
+    }
+
     /// Since the session began.
     pub fn elapsed_us(&mut self) -> u64 {
         self.now_ns().saturating_sub(self.started_ns) / 1000

@@ -15,6 +15,7 @@ use crate::ports::{Clock, Control, DirtyLog, DomainControl, DomainInfo, GuestMem
 use crate::request::Take;
 use crate::session::{Action, Machine, Observation, Pass, Trouble, limits};
 use crate::status::{Counters, State, Status};
+use crate::trace::RoundKind;
 use crate::tracking::PeekPlan;
 
 /// Everything that the engine does to a guest.
@@ -127,14 +128,23 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
         if self.counters.round <= 1 {
             self.desk.enter(State::Copying, &self.counters)?;
         }
+        self.begin_trace(if pass == Pass::Full { RoundKind::FULL } else { RoundKind::DIRTY })?;
         match pass {
             Pass::Full => self.begin_full()?,
             Pass::Dirty => self.begin_dirty()?,
         }
-        let given = Self::work(&mut self.work)?.tracking.send.count();
+        let work = Self::work(&mut self.work)?;
+        let given = work.tracking.send.count();
+        work.tape.given(given);
         let plan = self.peek_plan(given)?;
         self.copy_round(plan)?;
         self.end_round(given)
+    }
+
+    fn begin_trace(&mut self, kind: RoundKind) -> Result<(), Trouble> {
+        let now_ns = self.desk.now_ns();
+        Self::work(&mut self.work)?.tape.begin(kind, now_ns, &self.counters);
+        Ok(())
     }
 
     /// The size is noted, then what is populated is searched, then all of it is write-protected, by ENABLE or CLEAN. So
@@ -159,7 +169,10 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
 
     fn begin_dirty(&mut self) -> Result<(), Trouble> {
         self.counters.cleans += 1;
-        self.counters.dirty = Self::work(&mut self.work)?.tracking.begin_dirty(self.target)?;
+        let asked_ns = self.desk.now_ns();
+        let work = Self::work(&mut self.work)?;
+        self.counters.dirty = work.tracking.begin_dirty(self.target)?;
+        work.tape.fetched(self.desk.now_ns().saturating_sub(asked_ns));
         Ok(())
     }
 
@@ -200,6 +213,7 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
     fn end_round(&mut self, given: u64) -> Result<Observation, Trouble> {
         let info = running(self.target.info()?)?;
         self.counters.dirty = self.target.dirty_count()?;
+        Self::work(&mut self.work)?.tape.end(self.desk.now_ns(), &self.counters);
         let stats = RoundStats {
             round: u32::try_from(self.counters.round).unwrap_or(u32::MAX),
             memory: self.counters.memory,
@@ -246,8 +260,10 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
             self.desk.release()?;
             return Ok(Observation::Done);
         }
-        self.counters.pause_us = self.desk.now_ns().saturating_sub(self.paused_ns) / 1000;
+        let released_ns = self.desk.now_ns();
+        self.counters.pause_us = released_ns.saturating_sub(self.paused_ns) / 1000;
         self.desk.release()?;
+        Self::work(&mut self.work)?.tape.end(released_ns, &self.counters);
         Ok(Observation::Done)
     }
 
@@ -270,6 +286,8 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
         self.counters.elapsed_us = self.desk.elapsed_us();
         let stats = self.counters.to_string();
         self.recorder.attach(Attachment::Stats, stats.as_bytes())?;
+        let trace = Self::work(&mut self.work)?.tape.trace(self.desk.started_ns()).encode();
+        self.recorder.attach(Attachment::Trace, &trace)?;
         self.recorder.flush()?;
         Ok(Observation::Done)
     }

@@ -13,6 +13,7 @@ use crate::policy::Policy;
 use crate::ports::{DomainInfo, PAGE_SIZE};
 use crate::request::Take;
 use crate::session::Trouble;
+use crate::trace::Tape;
 use crate::tracking::Tracking;
 
 /// Room for CPUID and MSR policy.
@@ -32,6 +33,8 @@ pub(crate) struct Work {
     pub platform: Records,
     /// tot_pages at the last full pass: another value means pages that nobody tracked.
     pub tot_pages: u64,
+    /// What the rounds did.
+    pub tape: Tape,
 }
 
 /// Checks the guest and begins the snapshot.
@@ -78,14 +81,16 @@ fn check_guest(info: &DomainInfo, take: &Take) -> Result<(), Trouble> {
 fn allocate(info: &DomainInfo, max_gfn: Gfn, policy: Policy, options: &Options) -> Result<Work, Trouble> {
     let vcpus = info.max_vcpu_id.min(VCPUS_MAX - 1) as usize + 1;
     let platform_bytes = PLATFORM_RECORDS_BYTES + PLATFORM_VCPU_BYTES * vcpus;
-    let needed = Tracking::bytes_for(max_gfn, policy.is_live()).and_then(|bytes| bytes.checked_add(platform_bytes));
+    let fixed_bytes = platform_bytes + Tape::bytes_for(policy.rounds());
+    let needed = Tracking::bytes_for(max_gfn, policy.is_live()).and_then(|bytes| bytes.checked_add(fixed_bytes));
     if needed.is_none_or(|bytes| bytes > options.memory_bytes) {
         let reason = format_args!("the stub's memory does not suffice for a guest up to gfn {max_gfn}");
         return Err(Trouble::new(Fault::NoMemory, reason));
     }
     let tracking = Tracking::try_new(max_gfn, policy.is_live()).ok_or_else(no_memory)?;
     let platform = Records::try_new(platform_bytes).ok_or_else(no_memory)?;
-    Ok(Work { tracking, platform, tot_pages: 0 })
+    let tape = Tape::try_new(policy.rounds()).ok_or_else(no_memory)?;
+    Ok(Work { tracking, platform, tot_pages: 0, tape })
 }
 
 fn no_memory() -> Trouble {

@@ -21,6 +21,8 @@ pub enum Attachment {
     PlatformRecords,
     /// The session's counters, lines `key=value`.
     Stats,
+    /// The rounds, as [`crate::trace`] encodes them.
+    Trace,
 }
 
 impl fmt::Display for Attachment {
@@ -30,6 +32,7 @@ impl fmt::Display for Attachment {
             Self::StaticRecords => "static records",
             Self::PlatformRecords => "platform records",
             Self::Stats => "statistics",
+            Self::Trace => "trace",
         })
     }
 }

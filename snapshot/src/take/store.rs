@@ -35,6 +35,7 @@ impl Attachment {
             Self::StaticRecords => AttachmentKind::STATIC_RECORDS,
             Self::PlatformRecords => AttachmentKind::PLATFORM_RECORDS,
             Self::Stats => AttachmentKind::STATS,
+            Self::Trace => AttachmentKind::TRACE,
         }
     }
 }

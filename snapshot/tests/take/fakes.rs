@@ -307,7 +307,7 @@ impl Recorder for Store {
 
     fn seal(&mut self, _: &Counters) -> Result<(), Trouble> {
         self.call(|world| {
-            assert!(world.stored.flushed && !world.stored.aborted && world.stored.attachments.len() == 4);
+            assert!(world.stored.flushed && !world.stored.aborted && world.stored.attachments.len() == 5);
             world.stored.sealed = true;
         })
     }

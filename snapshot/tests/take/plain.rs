@@ -2,6 +2,8 @@
 
 use snapshot::request::Mode;
 use snapshot::status::State;
+use snapshot::take::Attachment;
+use snapshot::trace::{Round, RoundKind, Trace};
 
 use super::check;
 use super::world::{Setup, run};
@@ -97,4 +99,40 @@ fn holes_cost_a_look_and_nothing_more() {
     assert!((2000..=2 * 1024 + 2).contains(&types_calls), "once at the start, once before the suspend: {types_calls}");
     assert!(status.counters.pause_calls <= 6, "none of it in the pause: {status:?}");
     assert!(status.counters.pages + status.counters.zero < 1500);
+}
+
+fn trace_of(world: &super::world::World) -> Trace {
+    let mut attachments = world.stored.attachments.iter();
+    let (_, bytes) = attachments.find(|(kind, _)| *kind == Attachment::Trace).unwrap();
+    Trace::decode(bytes).unwrap()
+}
+
+#[test]
+fn the_trace_adds_up_to_the_counters() {
+    for seed in 0..20 {
+        let (status, world) = run(Setup { seed, writes: 500, working_set: 60, ..Setup::default() });
+        let (counters, trace) = (status.counters, trace_of(&world.borrow()));
+        let sum = |of: fn(&Round) -> u64| trace.rounds.iter().map(of).sum::<u64>();
+        assert_eq!((trace.rounds.len() as u64, trace.lost), (counters.round, 0));
+        assert_eq!((sum(|round| round.pages), sum(|round| round.zero)), (counters.pages, counters.zero));
+        assert_eq!((sum(|round| round.skipped), sum(|round| round.bytes)), (counters.skipped, counters.bytes));
+        assert!(trace.began_ns <= trace.rounds[0].began_ns);
+        assert!(trace.rounds.iter().all(|round| round.began_ns < round.ended_ns && round.memory == 1300));
+        for pair in trace.rounds.windows(2) {
+            assert!(pair[0].ended_ns <= pair[1].began_ns, "{pair:?}");
+            assert!(pair[1].given >= pair[0].dirty, "dirt that was counted is sent or skipped: {pair:?}");
+        }
+        let (last, running) = trace.rounds.split_last().unwrap();
+        assert_eq!((last.kind, last.pages + last.zero), (RoundKind::LAST_SET, counters.pause_pages));
+        assert_eq!((last.ended_ns - last.began_ns) / 1000, counters.pause_us);
+        assert!(running.iter().skip(1).all(|round| round.kind == RoundKind::DIRTY && round.fetch_ns > 0));
+    }
+}
+
+#[test]
+fn mode_save_has_a_trace_of_one_round() {
+    let (_, world) = run(Setup { mode: Mode::Save, ..Setup::default() });
+    let trace = trace_of(&world.borrow());
+    assert_eq!(trace.rounds.len(), 1);
+    assert_eq!((trace.rounds[0].kind, trace.rounds[0].given), (RoundKind::EVERYTHING, 1300));
 }

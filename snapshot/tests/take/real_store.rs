@@ -4,8 +4,9 @@
 use snapshot::ports::{BlockDevice, BlockIdx, IoError, PAGE_SIZE};
 use snapshot::request::Mode;
 use snapshot::status::{State, Status};
-use snapshot::store::{Catalog, FormatOptions, PageRef, Store, format};
+use snapshot::store::{AttachmentKind, Catalog, FormatOptions, PageRef, Store, format};
 use snapshot::take::{Engine, Options, StoreRecorder};
+use snapshot::trace::Trace;
 
 use super::fakes::{Line, Target};
 use super::world::{Event, Setup, Shared, World, take_request};
@@ -67,7 +68,9 @@ fn a_take_reads_back_from_the_disk() {
         assert_eq!(status.state, State::Sealed, "{status:?}");
         let mut catalog = Catalog::open(disk).map_err(|failed| failed.error).unwrap();
         let mut snapshot = catalog.snapshot("web01@now").unwrap();
-        assert_eq!(snapshot.info().attachments.len(), 4);
+        assert_eq!(snapshot.info().attachments.len(), 5);
+        let trace = Trace::decode(&snapshot.attachment(AttachmentKind::TRACE).unwrap().unwrap()).unwrap();
+        assert_eq!(trace.rounds.len() as u64, status.counters.round);
         let mut pages = snapshot.pages().unwrap();
         let mut found = vec![None; super::world::GFNS];
         while let Some((gfn, page)) = pages.next_page().unwrap() {

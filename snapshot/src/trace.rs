@@ -1,0 +1,243 @@
+//! The trace of a take: what each round was given, what it did with it, when, and how dirty the guest was afterwards.
+//! It is stored with the snapshot (docs/format/store-v1.md, section 9.1), for people, for policies that are to be
+//! compared, and for whoever puts another measurement beside it: its times are Xen's system time.
+//!
+//! Invariants: all memory is had before the guest is touched, one round more than the policy allows is dropped and
+//! counted, never allocated for; a round that did not end leaves no record; what comes from a disk is checked.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use crate::status::Counters;
+use crate::store::layout::{Field, length32, trace_header as header, trace_round as record};
+
+/// Version of the encoding.
+pub const VERSION: u16 = 1;
+
+/// Most rounds that a reader takes: more than any policy allows, few enough to be held in memory.
+pub const ROUNDS_MAX: u32 = 4096;
+
+/// Which pages a round sent. A newtype: later versions add kinds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RoundKind(pub u32);
+
+impl RoundKind {
+    /// Every populated page, while the guest runs.
+    pub const FULL: Self = Self(1);
+    /// What became dirty since the round before, while the guest runs.
+    pub const DIRTY: Self = Self(2);
+    /// What became dirty since the last round, in the pause.
+    pub const LAST_SET: Self = Self(3);
+    /// Every populated page, in the pause.
+    pub const EVERYTHING: Self = Self(4);
+
+    /// Does the guest stand meanwhile?
+    pub fn in_pause(self) -> bool {
+        matches!(self, Self::LAST_SET | Self::EVERYTHING)
+    }
+
+    /// For people and for JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::FULL => "full",
+            Self::DIRTY => "dirty",
+            Self::LAST_SET => "last-set",
+            Self::EVERYTHING => "everything",
+            _ => "unknown",
+        }
+    }
+}
+
+macro_rules! round {
+    ($($(#[$doc:meta])* $field:ident = $at:ident,)*) => {
+        /// One round. Counts are of this round alone, times in nanoseconds.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub struct Round {
+            /// Which pages.
+            pub kind: RoundKind,
+            /// PEEK calls for pages that are dirty again already.
+            pub peeks: u32,
+            $($(#[$doc])* pub $field: u64,)*
+        }
+
+        impl Round {
+            fn empty(kind: RoundKind) -> Self {
+                Self { kind, peeks: 0, $($field: 0,)* }
+            }
+
+            fn encode(&self) -> [u8; record::SIZE] {
+                let mut raw = [0; record::SIZE];
+                record::KIND.put(&mut raw, &self.kind.0.to_le_bytes());
+                record::PEEKS.put(&mut raw, &self.peeks.to_le_bytes());
+                $(record::$at.put(&mut raw, &self.$field.to_le_bytes());)*
+                raw
+            }
+
+            fn decode(raw: &[u8]) -> Self {
+                Self {
+                    kind: RoundKind(record::KIND.u32(raw)),
+                    peeks: record::PEEKS.u32(raw),
+                    $($field: record::$at.u64(raw),)*
+                }
+            }
+        }
+    };
+}
+
+round! {
+    /// When it began: before its CLEAN, or at the sight of the suspend.
+    began_ns = BEGAN_NS,
+    /// When it ended: after its dirty count, or at the release.
+    ended_ns = ENDED_NS,
+    /// How long its CLEAN, or the last PEEK, took. Xen may stop the guest for it.
+    fetch_ns = FETCH_NS,
+    /// Populated pages of the guest.
+    memory = MEMORY,
+    /// Pages that it was given to send: in the last set by Xen's count, holes included.
+    given = GIVEN,
+    /// Pages sent with content.
+    pages = PAGES,
+    /// Pages sent as zero.
+    zero = ZERO,
+    /// Pages left to the next round because they were dirty again already.
+    skipped = SKIPPED,
+    /// Bytes of page content given to the store, before compression.
+    bytes = BYTES,
+    /// Dirty pages by Xen's count at its end; 0 in the pause.
+    dirty = DIRTY,
+}
+
+/// The whole take.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Trace {
+    /// When the request was taken up, the same clock.
+    pub began_ns: u64,
+    /// Rounds that had no room.
+    pub lost: u64,
+    /// The rounds in order; the last one is the pause's.
+    pub rounds: Vec<Round>,
+}
+
+/// Why bytes are no trace.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TraceError {
+    /// Written by a newer version.
+    Version(u16),
+    /// Its length or its counts contradict each other.
+    Malformed,
+}
+
+impl fmt::Display for TraceError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Version(version) => write!(out, "a trace of version {version}; this program reads {VERSION}"),
+            Self::Malformed => out.write_str("the trace is malformed"),
+        }
+    }
+}
+
+impl Trace {
+    /// The bytes of the attachment.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut head = [0; header::SIZE];
+        let put = |head: &mut [u8], field: &Field, value: usize| field.put(head, &length32(value).to_le_bytes());
+        header::VERSION.put(&mut head, &VERSION.to_le_bytes());
+        put(&mut head, &header::ROUND_BYTES, record::SIZE);
+        put(&mut head, &header::COUNT, self.rounds.len());
+        header::LOST.put(&mut head, &self.lost.to_le_bytes());
+        header::BEGAN_NS.put(&mut head, &self.began_ns.to_le_bytes());
+        let mut bytes = Vec::with_capacity(header::SIZE + record::SIZE * self.rounds.len());
+        bytes.extend_from_slice(&head);
+        self.rounds.iter().for_each(|round| bytes.extend_from_slice(&round.encode()));
+        bytes
+    }
+
+    /// Reads the attachment. Records may be longer than this version knows: fields are added at the end.
+    pub fn decode(bytes: &[u8]) -> Result<Self, TraceError> {
+        let (head, body) = bytes.split_at_checked(header::SIZE).ok_or(TraceError::Malformed)?;
+        let version = header::VERSION.u16(head);
+        if version != VERSION {
+            return Err(TraceError::Version(version));
+        }
+        let (count, round_bytes) = (header::COUNT.u32(head), usize::from(header::ROUND_BYTES.u16(head)));
+        let whole = round_bytes.checked_mul(count as usize) == Some(body.len());
+        if count > ROUNDS_MAX || round_bytes < record::SIZE || !whole {
+            return Err(TraceError::Malformed);
+        }
+        let rounds = body.chunks_exact(round_bytes).map(Round::decode).collect();
+        Ok(Self { began_ns: header::BEGAN_NS.u64(head), lost: header::LOST.u64(head), rounds })
+    }
+}
+
+/// Writes the trace while the take goes on.
+#[derive(Debug)]
+pub(crate) struct Tape {
+    trace: Trace,
+    /// The round under way, and the session's counters at its begin.
+    open: Option<(Round, Counters)>,
+}
+
+impl Tape {
+    /// Bytes for so many rounds.
+    pub fn bytes_for(rounds: u32) -> usize {
+        size_of::<Round>() * rounds as usize
+    }
+
+    /// Room for so many rounds; `None` if there is no memory for it.
+    pub fn try_new(rounds: u32) -> Option<Self> {
+        let mut room = Vec::new();
+        room.try_reserve_exact(rounds as usize).ok()?;
+        Some(Self { trace: Trace { began_ns: 0, lost: 0, rounds: room }, open: None })
+    }
+
+    /// A round begins. One that was under way did not end, and leaves nothing.
+    pub fn begin(&mut self, kind: RoundKind, now_ns: u64, counters: &Counters) {
+        self.open = Some((Round { began_ns: now_ns, ..Round::empty(kind) }, *counters));
+    }
+
+    /// A bitmap was fetched.
+    pub fn fetched(&mut self, took_ns: u64) {
+        if let Some((round, _)) = &mut self.open {
+            round.fetch_ns = took_ns;
+        }
+    }
+
+    /// The round under way was given so many pages.
+    pub fn given(&mut self, pages: u64) {
+        if let Some((round, _)) = &mut self.open {
+            round.given = pages;
+        }
+    }
+
+    /// The round is over.
+    pub fn end(&mut self, now_ns: u64, now: &Counters) {
+        let Some((begun, before)) = self.open.take() else { return };
+        let in_pause = begun.kind.in_pause();
+        let round = Round {
+            ended_ns: now_ns,
+            memory: now.memory,
+            pages: now.pages.saturating_sub(before.pages),
+            zero: now.zero.saturating_sub(before.zero),
+            skipped: now.skipped.saturating_sub(before.skipped),
+            bytes: now.bytes.saturating_sub(before.bytes),
+            peeks: u32::try_from(now.peeks.saturating_sub(before.peeks)).unwrap_or(u32::MAX),
+            dirty: if in_pause { 0 } else { now.dirty },
+            ..begun
+        };
+        if self.trace.rounds.len() < self.trace.rounds.capacity() {
+            self.trace.rounds.push(round);
+        } else {
+            self.trace.lost = self.trace.lost.saturating_add(1);
+        }
+    }
+
+    /// All of it, of a session that began then.
+    pub fn trace(&mut self, began_ns: u64) -> &Trace {
+        self.trace.began_ns = began_ns;
+        &self.trace
+    }
+}
+
+#[cfg(test)]
+#[path = "trace_tests.rs"]
+mod tests;
