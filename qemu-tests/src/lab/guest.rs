@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::handle::Lab;
 
@@ -121,7 +121,11 @@ impl Lab {
         self.put_bytes(spec.config().as_bytes(), &path)?;
         self.sh(&format!("rm -f /var/log/xen/console/guest-{}.log; xl create -q {path}", spec.name))?;
         let guest = Guest { name: spec.name.clone() };
-        self.wait_until(&format!("{} counts", spec.name), GUEST_WAIT, |lab| Ok(guest.counter(lab)?.is_some()))
+        let counts = |lab: &Self| {
+            ensure!(lab.run(&format!("xl domid {}", guest.name))?.status == 0, "the guest ended while it booted");
+            Ok(guest.counter(lab)?.is_some())
+        };
+        self.wait_until(&format!("{} counts", spec.name), GUEST_WAIT, counts)
             .map_err(|error| error.context(guest.last_words(self)))?;
         Ok(guest)
     }

@@ -6,6 +6,7 @@ mod guest;
 mod handle;
 mod machine;
 mod stub;
+mod watch;
 
 pub use bare::registers;
 pub use client::{Output, Port};
@@ -13,3 +14,4 @@ pub use guest::{Counter, Guest, GuestKind, GuestSpec, TARGET_LABEL};
 pub use handle::{Background, Lab};
 pub use machine::{Content, Disk, Images, Machine, Spec, stream_judge};
 pub use stub::{STORE_DEVICE, STUB};
+pub use watch::Watch;

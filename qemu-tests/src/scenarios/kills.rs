@@ -3,104 +3,109 @@
 //! The stub is started so that it dwells in the state (`hold=`), which makes the moment certain. Afterwards the guest
 //! runs, its tracking is off, the store holds what it held, a new stub opens it, a take succeeds, a reboot is honoured.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result};
 
-use super::after;
-use crate::lab::{Guest, GuestSpec, Lab, TARGET_LABEL};
+use super::{after, words};
+use crate::lab::{Guest, Lab};
+use crate::say;
 use crate::verdict::check;
 
 /// How long the stub dwells: time enough for a loaded machine to strike.
 const HOLD_MS: u32 = 20_000;
-/// Until the guest runs again after the stub's or the command's end: a second, and slack for an emulated machine.
-const RUNS_AGAIN: Duration = Duration::from_secs(5);
-/// States of a session in which somebody can die.
+/// Until the guest runs again after the end of the stub or of the command.
+const RUNS_AGAIN_US: u64 = 1_000_000;
+/// Until it runs after `livesave recover` was typed, which has to start first.
+const RECOVERED_MS: u64 = 5_000;
+/// States of a session, in each of which the stub and the command die.
 const STATES: [&str; 6] = ["preparing", "copying", "want-suspend", "capturing", "captured", "flushing"];
-/// Those that CI looks at: rounds under way, guest standing, guest running again with data in flight.
-const STATES_OF_CI: [&str; 3] = ["copying", "capturing", "captured"];
+/// In these the guest stands, or will at any moment: we wait until it does.
+const STANDING: [&str; 2] = ["want-suspend", "capturing"];
+/// States in which CI has the keeper die as well: the one that only `recover` ends.
+const KEEPER_IN_CI: [&str; 1] = ["capturing"];
+/// The others.
+const KEEPER: [&str; 4] = ["copying", "want-suspend", "capturing", "captured"];
+/// A small guest, and a calm one: what is tested here is not the copying.
+const MEMORY_MIB: u32 = 96;
+const PARAMETERS: &str = "ls.mem=16 ls.dirty=1";
 
-/// What [`strike`] saw.
-struct Struck {
-    /// Exit status of the take; 137 if it was the victim.
-    status: i32,
-    /// What the take said on standard error.
-    said: String,
-    /// From the blow to a guest that runs, milliseconds of dom0's clock.
-    stood_ms: u64,
-}
-
-/// When to strike: in which state of the take of which name.
-struct Moment<'a> {
-    state: &'a str,
-    name: &'a str,
-}
-
-/// The states that matter most.
+/// Stub and command die in every state.
 pub fn run(lab: &Lab) -> Result<()> {
-    all(lab, &STATES_OF_CI, &["capturing"])
-}
-
-/// All of them, and a reboot after each.
-pub fn run_all(lab: &Lab) -> Result<()> {
-    all(lab, &STATES, &["copying", "want-suspend", "capturing", "captured"])
-}
-
-fn all(lab: &Lab, states: &[&str], of_keeper: &[&str]) -> Result<()> {
-    lab.init_store()?;
-    let mut spec = GuestSpec::new("kill01");
-    spec.label = Some(TARGET_LABEL.to_owned());
-    // A calm guest: what is tested here is not the copying.
-    "ls.mem=16 ls.dirty=1".clone_into(&mut spec.parameters);
-    let guest = lab.create_guest(&spec)?;
-    for state in states {
+    let guest = set_up(lab)?;
+    for state in STATES {
         stub_dies(lab, &guest, state).with_context(|| format!("the stub is destroyed in `{state}`"))?;
         take_dies(lab, &guest, state).with_context(|| format!("the command is killed in `{state}`"))?;
     }
-    for state in of_keeper {
+    // The stub that went through a death of its command takes to the end.
+    after::takes(lab, &guest, "second")?;
+    for state in KEEPER_IN_CI {
         keeper_dies(lab, &guest, state).with_context(|| format!("command and keeper are killed in `{state}`"))?;
     }
     after::reboots(lab, &guest)?;
     lab.stop_stub()
 }
 
+/// The keeper dies in every state in which it matters, and after each death a take succeeds and a reboot is honoured.
+pub fn run_all(lab: &Lab) -> Result<()> {
+    let guest = set_up(lab)?;
+    for state in KEEPER {
+        keeper_dies(lab, &guest, state).with_context(|| format!("command and keeper are killed in `{state}`"))?;
+        after::takes(lab, &guest, &format!("{state}-third"))?;
+        after::reboots(lab, &guest)?;
+    }
+    lab.stop_stub()
+}
+
+fn set_up(lab: &Lab) -> Result<Guest> {
+    lab.init_store()?;
+    lab.create_guest(&words::target("kill01", MEMORY_MIB, PARAMETERS))
+}
+
 /// The keeper notices, resumes the guest and switches the tracking off; the snapshot does not exist.
 fn stub_dies(lab: &Lab, guest: &Guest, state: &str) -> Result<()> {
     hold(lab, state)?;
     let before = after::listing(lab)?;
-    let struck = strike(lab, guest, &Moment { state, name: state }, "xl destroy livesave")?;
-    println!("   {state}: stub destroyed, guest ran after {} ms: {}", struck.stood_ms, struck.said.replace('\n', " "));
-    let owed = struck.status == 31 && struck.said.contains("hint:");
-    check(owed, || format!("the take ended with {} instead of 31: {}", struck.status, struck.said))?;
+    let blow = "probe strike $D $B destroy";
+    let (status, first, said) = strike(lab, guest, state, &format!("{state}-stub"), blow)?;
+    say!("   {state}: stub destroyed, {first}: {}", said.replace('\n', " "));
+    runs_again(state, &first)?;
+    let owed = status == 31 && said.contains("hint:");
+    check(owed, || format!("the take ended with {status} instead of 31: {said}"))?;
     left_clean(lab, guest)?;
     after::same_store(lab, &before)
 }
 
-/// The keeper goes on without the command, as far as resuming the guest; then the same stub takes to the end.
+/// The keeper goes on without the command, as far as resuming the guest; the stub is there for the next.
 fn take_dies(lab: &Lab, guest: &Guest, state: &str) -> Result<()> {
     hold(lab, state)?;
-    let struck = strike(lab, guest, &Moment { state, name: state }, "kill -9 $T")?;
-    println!("   {state}: command killed, guest ran after {} ms", struck.stood_ms);
-    check(struck.status == 137, || format!("the take ended with {} before it was killed", struck.status))?;
+    let (status, first, _) = strike(lab, guest, state, state, "probe strike $D $B kill $T")?;
+    say!("   {state}: command killed, {first}");
+    runs_again(state, &first)?;
+    check(status == 137, || format!("the take ended with {status} before it was killed"))?;
     lab.wait_until("the stub is idle", after::TAKE_WAIT, |lab| lab.stub_is_idle())?;
     left_clean(lab, guest)?;
-    whole_or_nothing(lab, &format!("{}@{state}", guest.name))?;
-    after::takes(lab, guest, &format!("{state}-second"))
+    whole_or_nothing(lab, &format!("{}@{state}", guest.name))
 }
 
 /// Nobody is left to resume the guest but `livesave recover`.
 fn keeper_dies(lab: &Lab, guest: &Guest, state: &str) -> Result<()> {
     hold(lab, state)?;
     let before = after::listing(lab)?;
-    let blow = "K=$(sed -n 's/.*\"pid\":\\([0-9]*\\).*/\\1/p' /run/livesave/*.json); kill -9 $T $K; livesave recover";
-    let struck = strike(lab, guest, &Moment { state, name: "orphan" }, blow)?;
-    println!("   {state}: command and keeper killed, guest ran {} ms after the recovery", struck.stood_ms);
+    let blow = format!(
+        "K=$(sed -n 's/.*\"pid\":\\([0-9]*\\).*/\\1/p' /run/livesave/*.json); kill -9 $T $K; \
+         {CLOCK}A=$N; livesave recover >/dev/null 2>&1; \
+         i=0; until probe info $D | grep -q shutdown=no; do i=$((i+1)); [ $i -lt 600 ] || exit 98; sleep 0.02; done; \
+         {CLOCK}echo recovered_ms=$(( (N-A)*10 ))"
+    );
+    let (_, first, _) = strike(lab, guest, state, "orphan", &blow)?;
+    say!("   {state}: command and keeper killed, {first}");
+    check(number(&first, "recovered_ms=")? <= RECOVERED_MS, || format!("after `livesave recover`: {first}"))?;
     lab.wait_until("the stub is idle", after::TAKE_WAIT, |lab| lab.stub_is_idle())?;
     left_clean(lab, guest)?;
-    after::same_store(lab, &before)?;
-    after::takes(lab, guest, &format!("{state}-third"))?;
-    after::reboots(lab, guest)
+    after::same_store(lab, &before)
 }
+
+/// Shell: centiseconds since boot, in N.
+const CLOCK: &str = "read N R </proc/uptime; N=${N%.*}${N#*.}; ";
 
 /// A stub that will dwell once in `state`.
 fn hold(lab: &Lab, state: &str) -> Result<()> {
@@ -108,32 +113,39 @@ fn hold(lab: &Lab, state: &str) -> Result<()> {
     lab.start_stub(&format!("hold={state}:{HOLD_MS}"))
 }
 
-/// Starts a take, waits for the state, strikes, and waits until the guest runs and the take has ended. All of it in
-/// dom0, in one command: the way from here to there is longer than the times in question.
-fn strike(lab: &Lab, guest: &Guest, at: &Moment, blow: &str) -> Result<Struck> {
+/// Starts a take (process `$T` of guest `$D` by stub `$B`), waits for the state, strikes, and waits for the end of the
+/// take. All of it in dom0, in one command: the way from here to there is longer than the times in question. Gives the
+/// take's exit status (137 if it was the victim), the blow's own line, and what the take said.
+fn strike(lab: &Lab, guest: &Guest, state: &str, name: &str, blow: &str) -> Result<(i32, String, String)> {
+    let stands = "i=0; until probe info $D | grep -q shutdown=suspend; do i=$((i+1)); [ $i -lt 600 ] || exit 97; \
+                  sleep 0.05; done; ";
     let command = format!(
-        "D=$(xl domid {name}); livesave take {name} --name {at} --max-pause none >/dev/null 2>/run/take.err & T=$!; \
-         {wait} {blow} >/dev/null 2>&1; {clock}A=$N; \
-         i=0; until probe info $D | grep -q shutdown=no; do i=$((i+1)); [ $i -lt 600 ] || exit 98; sleep 0.02; done; \
-         {clock}wait $T; echo $? $(( (N-A)*10 )); cat /run/take.err",
-        name = guest.name,
-        at = at.name,
-        wait = after::until_state(at.state),
-        // Centiseconds since boot.
-        clock = "read N R </proc/uptime; N=${N%.*}${N#*.}; ",
+        "D=$(xl domid {guest}); B=$(xl domid livesave); \
+         livesave take {guest} --name {name} --max-pause none >/dev/null 2>/run/take.err & T=$!; \
+         {wait}{stands}{blow} || exit 98; wait $T; echo $?; cat /run/take.err",
+        guest = guest.name,
+        wait = after::until_state(state),
+        stands = if STANDING.contains(&state) { stands } else { "" },
     );
     let output = lab.run_for(&command, after::TAKE_WAIT)?;
-    check(output.status != 98, || format!("the guest stands still: {}", lab.stub_console()))?;
-    let text = output.text();
-    let (first, said) = text.split_once('\n').unwrap_or((&text, ""));
-    let numbers: Vec<i64> = first.split(' ').filter_map(|word| word.parse().ok()).collect();
-    let [status, stood] = numbers.as_slice() else {
-        anyhow::bail!("the session never came to `{}` ({}): {text} {}", at.state, output.status, output.errors());
-    };
-    let stood_ms = u64::try_from(*stood).unwrap_or_default();
-    let limit = u64::try_from(RUNS_AGAIN.as_millis()).unwrap_or_default();
-    check(stood_ms <= limit, || format!("the guest stood for {stood_ms} ms"))?;
-    Ok(Struck { status: i32::try_from(*status).unwrap_or(-1), said: said.to_owned(), stood_ms })
+    let (text, errors) = (output.text(), output.errors());
+    check(output.status != 98, || format!("the guest stands still: {text} {errors} {}", lab.stub_console()))?;
+    let mut lines = text.splitn(3, '\n');
+    let (first, status) = (lines.next().unwrap_or_default(), lines.next().and_then(|line| line.parse().ok()));
+    let status = status.with_context(|| format!("never came to `{state}` ({}): {text} {errors}", output.status))?;
+    Ok((status, first.to_owned(), lines.next().unwrap_or_default().to_owned()))
+}
+
+/// The guest ran again in time, and stood before if the state is one in which it does.
+fn runs_again(state: &str, line: &str) -> Result<()> {
+    anyhow::ensure!(!STANDING.contains(&state) || line.ends_with("was=standing"), "struck too late: {line}");
+    check(number(line, "stood_us=")? <= RUNS_AGAIN_US, || format!("the guest stood longer than a second: {line}"))
+}
+
+/// The number behind `key`, the first word of the line.
+fn number(line: &str, key: &str) -> Result<u64> {
+    let word = line.split(' ').next().and_then(|word| word.strip_prefix(key));
+    word.and_then(|text| text.parse().ok()).with_context(|| format!("no {key} in `{line}`"))
 }
 
 fn left_clean(lab: &Lab, guest: &Guest) -> Result<()> {

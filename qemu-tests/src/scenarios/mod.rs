@@ -11,6 +11,7 @@ mod catalog;
 mod endings;
 mod flask;
 mod guest;
+mod instant;
 mod kills;
 mod oracle;
 mod registers;
@@ -19,4 +20,4 @@ mod take_restore;
 mod words;
 
 pub use catalog::{Boot, Scenario, all};
-pub use take_restore::continues;
+pub use take_restore::{goes_on, stands_at_the_instant};

@@ -8,7 +8,6 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::take_restore::continues;
 use super::words::{self, succeed};
 use crate::context::ContextRecord;
 use crate::image::Image;
@@ -63,6 +62,13 @@ pub fn run(lab: &Lab) -> Result<()> {
     say!("   at the pause {:?}, before the end {end:?}, restored at {first:?}, then {whole:?}", pause.counter);
     lab.sh(&format!("xl destroy {}; rm -f {EXPORT}", guest.name))?;
     lab.stop_stub()
+}
+
+/// The restored guest counts on from within the take, not from its start and not from its end.
+fn continues(before: Counter, first: Counter, destroyed: Counter) -> Result<()> {
+    check(first.ticks >= before.ticks && first.ticks < destroyed.ticks, || {
+        format!("taken after {before:?}, destroyed after {destroyed:?}, restored at {first:?}")
+    })
 }
 
 /// Takes the guest; meanwhile dom0 looks at everything that the guest is.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use qemu_tests::lab::{Counter, Guest, GuestSpec, Lab, Output, TARGET_LABEL};
+use qemu_tests::scenarios;
 
 use super::{dist, lab};
 use crate::packages;
@@ -56,7 +57,10 @@ fn show(lab: &Lab, guest: &Guest) -> Result<String> {
     let before = guest.wait_whole_pass(lab)?;
     println!("{GUEST}: {}", told(before));
     heading("a snapshot while it runs");
+    let watch = guest.watch(lab)?;
+    let gfn = watch.gfn().to_owned();
     let table = take(lab, guest)?;
+    let samples = watch.end(lab)?;
     let after = guest.wait_whole_pass(lab)?;
     println!("{GUEST} went on: {}", told(after));
     ensure!(after.ticks > before.ticks && after.errors == 0, "the guest did not go on as it should");
@@ -66,12 +70,11 @@ fn show(lab: &Lab, guest: &Guest) -> Result<String> {
     heading("the guest is destroyed, and brought back by stock xl");
     let destroyed = guest.counter(lab)?.context("the guest has no counter")?;
     typed(lab, &format!("xl destroy {GUEST}"))?;
-    typed(lab, &format!("livesave restore {NAME}"))?;
-    let first = guest.next_counter(lab)?;
-    println!("taken after tick {}, destroyed after tick {}", before.ticks, destroyed.ticks);
-    println!("restored: {}", told(first));
-    qemu_tests::scenarios::continues(before, first, destroyed)?;
-    let whole = guest.wait_whole_pass(lab)?;
+    typed(lab, &format!("livesave restore {NAME} --paused"))?;
+    let stands = scenarios::stands_at_the_instant(lab, guest, NAME, &gfn, &samples)?;
+    println!("destroyed after tick {}, brought back at {stands}", destroyed.ticks);
+    println!("dom0# xl unpause {GUEST}");
+    let whole = scenarios::goes_on(lab, guest, stands)?;
     println!("after a look at every page: {}", told(whole));
     ensure!(whole.errors == 0, "pages are wrong after the restore");
     Ok(table)

@@ -1,11 +1,14 @@
 //! The target guest: one program as init, PV or PVH, that keeps dirtying memory and counting, and checks every page it
 //! ever wrote.
 //!
-//! Its console shows `COUNTER n errors=e pass=p` at every publication, `data/counter` in its xenstore home the same.
+//! Its console shows `COUNTER n errors=e pass=p gfn=g` at every publication, `data/counter` in its xenstore home the
+//! same; `g` is the frame of the page in which it counts (`qemu_tests::counter`).
 //! After a restore the counter continues from the instant of the snapshot; `errors` stays 0 unless a page is wrong.
 //! Parameters on the kernel command line (see `Settings`): `ls.mem` (MiB), `ls.dirty` (pages a tick), `ls.set` (pages
-//! that are dirtied in turn; 0 is all), `ls.verify` (pages a tick), `ls.tick` (ms), `ls.publish` (ticks), `ls.seed`.
+//! that are dirtied in turn; 0 is all), `ls.verify` (pages a tick), `ls.tick` (ms), `ls.publish` (ticks), `ls.seed`,
+//! `ls.busy` (1: never sleeps, counts while it waits for the next tick).
 
+mod counter;
 mod publish;
 mod region;
 mod settings;
@@ -21,7 +24,6 @@ use settings::Settings;
 /// What the publisher reads; the worker never waits for a console or for xenstored.
 #[derive(Default)]
 pub struct Published {
-    counter: AtomicU64,
     errors: AtomicU64,
     passes: AtomicU64,
 }
@@ -43,18 +45,38 @@ fn main() -> anyhow::Result<()> {
 fn work(settings: &Settings, shared: &Published) -> ! {
     let mut region = Region::new(settings);
     println!("GUEST filled {} pages", region.pages());
+    counter::start();
     let tick = Duration::from_millis(settings.tick_ms);
     let mut next = Instant::now();
     loop {
-        region.dirty(settings.dirty);
-        let errors = region.verify(settings.verify);
+        let errors = turn(&mut region, settings);
         shared.errors.fetch_add(errors, Ordering::Relaxed);
         shared.passes.store(region.passes(), Ordering::Relaxed);
-        shared.counter.fetch_add(1, Ordering::Release);
+        counter::tick();
         next += tick;
         let now = Instant::now();
         // A guest that fell behind counts on from here: it must not run a burst of ticks to catch up.
         next = next.max(now);
-        thread::sleep(next - now);
+        if settings.busy {
+            while Instant::now() < next {
+                counter::step();
+            }
+        } else {
+            thread::sleep(next - now);
+        }
     }
+}
+
+/// The work of a tick; each page of it is a step.
+fn turn(region: &mut Region, settings: &Settings) -> u64 {
+    for _ in 0..settings.dirty {
+        region.dirty(1);
+        counter::step();
+    }
+    let mut errors = 0;
+    for _ in 0..settings.verify {
+        errors += region.verify(1);
+        counter::step();
+    }
+    errors
 }

@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use crate::Published;
 use crate::settings::Settings;
+use crate::{Published, counter};
 
 /// XS_WRITE and XS_ERROR (public/io/xs_wire.h).
 const XS_WRITE: u32 = 11;
@@ -37,12 +37,13 @@ pub fn start(settings: &Settings, shared: &Arc<Published>) {
 fn each(shared: &Published, period: Duration, mut publish: impl FnMut(&str)) {
     let mut last = 0;
     loop {
-        let counter = shared.counter.load(Ordering::Acquire);
+        let counter = counter::ticks();
         if counter != last {
             last = counter;
             let errors = shared.errors.load(Ordering::Relaxed);
             let passes = shared.passes.load(Ordering::Relaxed);
-            publish(&format!("{counter} errors={errors} pass={passes}"));
+            let gfn = counter::gfn().map_or_else(|| "none".to_owned(), |gfn| format!("{gfn:x}"));
+            publish(&format!("{counter} errors={errors} pass={passes} gfn={gfn}"));
         }
         thread::sleep(period);
     }

@@ -22,6 +22,8 @@ pub struct Settings {
     pub publish: u64,
     /// Seed of the pattern.
     pub seed: u64,
+    /// Counts while it waits for the next tick.
+    pub busy: bool,
 }
 
 impl Settings {
@@ -40,6 +42,7 @@ impl Settings {
             tick_ms: value("ls.tick", 50),
             publish: value("ls.publish", 4).max(1),
             seed: value("ls.seed", 1),
+            busy: value("ls.busy", 0) != 0,
         }
     }
 }

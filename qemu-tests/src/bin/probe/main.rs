@@ -7,6 +7,7 @@ mod frames;
 mod rounds;
 mod selftest;
 mod state;
+mod strike;
 mod watch;
 
 use std::io::{BufWriter, Write};
@@ -21,10 +22,12 @@ const USAGE: &str = "usage: probe COMMAND DOMID
   vcpu       `type instance length bytes` of every record of the HVM context; the TSC reads 0
   registers  a PV guest's registers that carry a hypercall's arguments
   ports      `port status remote-domain remote-port` of every event channel in use
-  rounds STUB  state and round of the stub's session beside the guest's counter, at each change, until killed
+  rounds GFN   `from to ticks steps`: Xen's time in ns around a look at the guest's counter, until killed
+  counter GFN  one such look
   info       what getdomaininfo says
   logdirty   status|on|off: whether log-dirty is off (status leaves it as it was)
   suspendwatch [MICROSECONDS]: each change of the shutdown flag, polled at this interval (500), until killed
+  strike STUB destroy|kill PID...: `stood_us=N`: how long the guest stood after their end
   resume     fast resume, as `xc_domain_resume`
   pause, unpause
   selftest   checks the dom0 side of xen-hypercall; DOMID is any guest";
@@ -50,11 +53,13 @@ fn main() -> Result<()> {
         ("page", [gfn]) => frames::one(&probe, gfn, &mut out)?,
         ("registers", []) => state::registers(&probe, &mut out)?,
         ("ports", []) => state::ports(&probe, &mut out)?,
-        ("rounds", [stub]) => rounds::run(domain, stub.parse().context("the stub's domid")?, &mut out)?,
+        ("rounds", [gfn]) => rounds::run(&probe, gfn, &mut out)?,
+        ("counter", [gfn]) => rounds::once(&probe, gfn, &mut out)?,
         ("info", []) => state::info(&probe, &mut out)?,
         ("logdirty", [what]) => state::log_dirty(&probe, what, &mut out)?,
         ("suspendwatch", []) => watch::run(&probe, watch::INTERVAL_US, &mut out)?,
         ("suspendwatch", [interval]) => watch::run(&probe, interval.parse().context("the interval")?, &mut out)?,
+        ("strike", [stub, blow @ ..]) => strike::run(&probe, stub, blow, &mut out)?,
         ("resume", []) => state::resume(&probe, &mut out)?,
         ("pause", []) => probe.xen.pause(domain)?,
         ("unpause", []) => probe.xen.unpause(domain)?,

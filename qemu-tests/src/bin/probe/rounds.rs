@@ -1,68 +1,52 @@
-//! What the guest does during the rounds of a take: its counter beside the state of the stub's session, both as
-//! they stand in xenstore. Raw messages over dom0's device (public/io/xs_wire.h), so that no client under test is in
-//! between.
+//! What a guest does meanwhile: the page in which it counts, read again and again beside Xen's system time, the clock
+//! of a take's trace. One mapping, and two calls to Xen a look; nobody else is asked.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use xen_hypercall::DomId;
+use qemu_tests::counter::{Count, Sample};
+use xen_hypercall::transport::privcmd::ForeignPages;
+use xen_hypercall::{Gfn, PAGE_SIZE, hvm};
 
-/// XS_READ and XS_ERROR.
-const READ: u32 = 2;
-const ERROR: u32 = 16;
-/// XENSTORE_PAYLOAD_MAX.
-const PAYLOAD_MAX: usize = 4096;
+use crate::Probe;
+
 /// Between two looks.
-const INTERVAL: Duration = Duration::from_millis(40);
+const INTERVAL: Duration = Duration::from_millis(10);
+/// Looks between two flushes of the output.
+const FLUSH: u64 = 8;
 
-/// Prints `us=T state=S round=R ticks=N` at each change. The counter was read between two reads of the status that
-/// agree, so the value stood in xenstore while that round was under way.
-pub fn run(guest: DomId, stub: u16, out: &mut impl Write) -> Result<()> {
-    let mut bus = OpenOptions::new().read(true).write(true).open("/dev/xen/xenbus").context("/dev/xen/xenbus")?;
-    let status = format!("/local/domain/{stub}/data/livesave/status");
-    let counter = format!("/local/domain/{guest}/data/counter");
-    let (start, mut last) = (Instant::now(), String::new());
-    loop {
-        let before = session(&mut bus, &status)?;
-        let counted = read(&mut bus, &counter)?.unwrap_or_default();
-        let ticks = counted.split(' ').next().unwrap_or_default();
-        if session(&mut bus, &status)? == before {
-            let line = format!("{before} ticks={ticks}");
-            if line != last {
-                writeln!(out, "us={} {line}", start.elapsed().as_micros())?;
-                out.flush()?;
-                last = line;
-            }
+/// Prints `FROM TO TICKS STEPS` (`qemu_tests::counter::Sample`) for each look, until killed.
+pub fn run(probe: &Probe, gfn: &str, out: &mut impl Write) -> Result<()> {
+    let page = map(probe, gfn)?;
+    for look in 0_u64.. {
+        writeln!(out, "{}", sample(probe, &page)?.line())?;
+        if look % FLUSH == 0 {
+            out.flush()?;
         }
         thread::sleep(INTERVAL);
     }
+    Ok(())
 }
 
-/// State and round of the session, `none` before the first.
-fn session(bus: &mut File, path: &str) -> Result<String> {
-    let text = read(bus, path)?.unwrap_or_default();
-    let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).unwrap_or("none").to_owned();
-    Ok(format!("state={} round={}", value("state="), value("round=")))
+/// Prints one such line.
+pub fn once(probe: &Probe, gfn: &str, out: &mut impl Write) -> Result<()> {
+    writeln!(out, "{}", sample(probe, &map(probe, gfn)?)?.line())?;
+    Ok(())
 }
 
-/// The value of a node, if there is one.
-fn read(bus: &mut File, path: &str) -> Result<Option<String>> {
-    let length = u32::try_from(path.len() + 1)?;
-    let mut message: Vec<u8> = [READ, 0, 0, length].iter().flat_map(|word| word.to_le_bytes()).collect();
-    message.extend_from_slice(path.as_bytes());
-    message.push(0);
-    bus.write_all(&message).context("xenstore")?;
-    let mut header = [0; 16];
-    bus.read_exact(&mut header).context("xenstore")?;
-    let [kind, _, _, length] = [0, 4, 8, 12].map(|at| {
-        let word = [header[at], header[at + 1], header[at + 2], header[at + 3]];
-        u32::from_le_bytes(word)
-    });
-    ensure!(length as usize <= PAYLOAD_MAX, "xenstored answers with {length} bytes");
-    let mut payload = vec![0; length as usize];
-    bus.read_exact(&mut payload).context("xenstore")?;
-    Ok((kind != ERROR).then(|| String::from_utf8_lossy(&payload).into_owned()))
+fn map(probe: &Probe, gfn: &str) -> Result<ForeignPages> {
+    let gfn = Gfn::new(u64::from_str_radix(gfn, 16).with_context(|| format!("{gfn} is no gfn"))?);
+    Ok(ForeignPages::map(probe.xen.transport(), probe.domain, &[gfn])?)
+}
+
+fn sample(probe: &Probe, mapped: &ForeignPages) -> Result<Sample> {
+    let mut page = [0; PAGE_SIZE];
+    let from_ns = hvm::system_time(probe.xen.transport())?;
+    let done = mapped.read(0, &mut page);
+    let to_ns = hvm::system_time(probe.xen.transport())?;
+    ensure!(done.is_ok(), "the page cannot be mapped: {done:?}");
+    let count = Count::of(&page).context("the page holds no counter")?;
+    Ok(Sample { from_ns, to_ns, count })
 }
