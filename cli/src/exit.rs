@@ -86,6 +86,55 @@ exits! {
     Inconsistent = 41, "inconsistent", "`store check` found something that is not as it must be";
 }
 
+impl Exit {
+    /// The way out if whoever failed knew no better one. No failure is without one.
+    pub const fn way_out(self) -> &'static str {
+        match self {
+            Self::Internal => "run it again; if it stays, report the message with /run/livesave/keeper.log",
+            Self::Usage => "`livesave help` and `livesave help COMMAND` show what may be written",
+            Self::NoXen => "run livesave as root in dom0, with the module xenfs loaded",
+            Self::Unsupported => "`livesave doctor` names what the hypervisor lacks",
+            Self::NoDomain => "`xl list` shows the domains",
+            Self::AmbiguousDomain => "name the domain by its id; `xl list` shows it",
+            Self::NoStub => "`xl create /etc/xen/livesave.cfg`, or name another stub with --stub",
+            Self::StubNotReady => "`livesave doctor` says what to do; `xl console` shows the stub's log",
+            Self::Busy => "wait for its end, or `livesave cancel`",
+            Self::NoSuspend => "the guest's kernel must support suspend under Xen, and must have booted",
+            Self::Paused => "`xl unpause` it first",
+            Self::ShutDown => "start the guest again; `livesave recover` resumes one that a take left suspended",
+            Self::PopulateOnDemand => "start the guest with maxmem equal to memory",
+            Self::LogDirtyOn => "wait for the end of the migration or xl save; after a killed stub, `livesave recover`",
+            Self::NotPvh => "only PVH guests can be taken",
+            Self::Denied => "`livesave doctor` checks the FLASK policy; `xl dmesg | grep avc` shows the refused call",
+            Self::NoMemory => "give the guest's paging pool (shadow_memory), the stub or the host more memory",
+            Self::NameUsed => "choose another with --name, or `livesave rm` the old one",
+            Self::NoSnapshot => "`livesave ls` shows the snapshots",
+            Self::NoSpace => "`livesave rm` old snapshots, or grow the store",
+            Self::NoStore => "name the store's device with --store; `livesave store init` makes one",
+            Self::BadStore => "`livesave verify` shows which snapshots are whole; look at the disk",
+            Self::DeviceInUse => "take another device, or free this one first",
+            Self::NotAcked => "is it hung, or paused by `xl pause`?",
+            Self::NotSuspended => "the guest's kernel log says why",
+            Self::GuestEnded => "take the guest again when it runs; nothing was stored",
+            Self::Foreign => "keep xl save, migrate, shutdown and resume away from a guest during a take",
+            Self::PauseSpent => "give more with --max-pause",
+            Self::Hook => "/run/livesave/keeper.log holds the hook's output",
+            Self::Cancelled => "nothing need be done; take it again when it suits",
+            Self::StubDied => "start the stub again, then run `livesave recover`",
+            Self::Void => "take it again; /run/livesave/keeper.log and `xl console` of the stub say more",
+            Self::Stuck => "run `livesave recover` now",
+            Self::GuestLives => "shut it down or destroy it first, or use --clone NAME",
+            Self::DisksUnmapped => "map each with --disk VDEV=PATH, or give --disks-as-they-are",
+            Self::XlFailed => "its own words stand above; does it work by hand?",
+            Self::Unhealthy => "each line above says what to do about it",
+            Self::BadConfig => "`xl list -l` shows the configuration that the guest was created with",
+            Self::CannotWrite => "is the disk full, or the reader of the pipe gone?",
+            Self::KeeperLost => "see /run/livesave/keeper.log, then run `livesave recover`",
+            Self::Inconsistent => "`livesave verify` shows which snapshots are whole; export those to another device",
+        }
+    }
+}
+
 /// An error for the operator: what and where, and the way out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
@@ -93,7 +142,7 @@ pub struct Failure {
     pub exit: Exit,
     /// What failed, and where.
     pub what: String,
-    /// What to do about it.
+    /// What to do about it, where that is more than [`Exit::way_out`] says.
     pub hint: Option<String>,
 }
 
@@ -108,7 +157,12 @@ impl Exit {
 }
 
 impl Failure {
-    /// Adds the way out.
+    /// The way out: its own, or that of its cause.
+    pub fn way_out(&self) -> &str {
+        self.hint.as_deref().unwrap_or_else(|| self.exit.way_out())
+    }
+
+    /// Adds a way out that fits better than that of the cause.
     pub fn hint(mut self, hint: impl fmt::Display) -> Self {
         self.hint = Some(hint.to_string());
         self
@@ -117,11 +171,7 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "livesave: {}", self.what)?;
-        match &self.hint {
-            Some(hint) => write!(f, "\nhint: {hint}"),
-            None => Ok(()),
-        }
+        write!(f, "livesave: {}\nhint: {}", self.what, self.way_out())
     }
 }
 
@@ -173,6 +223,17 @@ mod tests {
         assert_eq!(codes.len(), Exit::ALL.len());
         for exit in Exit::ALL {
             assert_eq!(Exit::from_word(exit.word()), Some(*exit));
+        }
+    }
+
+    #[test]
+    fn every_cause_prints_a_way_out_of_its_own() {
+        let mut seen = BTreeSet::new();
+        for exit in Exit::ALL {
+            let text = exit.fail("x").to_string();
+            let hint = text.strip_prefix("livesave: x\nhint: ").unwrap_or_default().to_owned();
+            assert!(hint.len() > 10 && !hint.contains('\n'), "{exit:?}: {text}");
+            assert!(seen.insert(hint), "{exit:?} has the hint of another cause");
         }
     }
 

@@ -11,7 +11,7 @@ use std::io::{self, Write};
 pub fn failure(failure: &Failure, as_json: bool) {
     if as_json {
         let (word, status) = (failure.exit.word(), failure.exit.code());
-        let value = json!({ "error": word, "status": status, "message": failure.what, "hint": failure.hint });
+        let value = json!({ "error": word, "status": status, "message": failure.what, "hint": failure.way_out() });
         // Standard error may be closed; the exit status still tells.
         let _ = writeln!(io::stderr(), "{value}");
     } else {

@@ -32,26 +32,24 @@ pub fn exit_of(fault: Fault) -> Exit {
     }
 }
 
+/// The way out, where the stub's cause tells more than the exit status does.
 fn hint_of(fault: Fault) -> Option<&'static str> {
     Some(match fault {
         Fault::BadRequest | Fault::WrongVersion => "stub and livesave must be of the same version",
-        Fault::Busy => "wait, or `livesave cancel`",
         Fault::Stopping => "start the stub again",
-        Fault::NotHvm => "only PVH guests can be taken",
-        Fault::Paused => "`xl unpause` it first",
-        Fault::LogDirtyOn => "end the migration or xl save; after a killed stub, `livesave recover`",
-        Fault::Denied => "`livesave doctor` checks the FLASK policy; `xl dmesg | grep avc` shows the refused call",
-        Fault::NoMemory => "give the guest's paging pool (shadow_memory), the stub or the host more memory",
-        Fault::Unsupported => "`livesave doctor` names what the hypervisor lacks",
-        Fault::NameUsed => "choose another with --name, or `livesave rm` the old one",
-        Fault::NoSuchSnapshot => "`livesave ls` shows the snapshots",
-        Fault::NoSpace => "`livesave rm` old snapshots, or grow the store",
-        Fault::Store => "`livesave verify` checks the store; look at its disk",
+        Fault::BadConfig => "the guest's configuration did not reach the stub whole: take it again",
+        Fault::Gone => "it was destroyed or made anew meanwhile; take it again when it runs",
+        Fault::Hypercall => "the stub's log (`xl console`) and `xl dmesg` say more",
+        Fault::ReleasePort => "the keeper died, or FLASK refused: `livesave doctor`, then `livesave recover`",
+        Fault::Store => "look at the store's disk; `livesave verify` shows which snapshots are whole",
+        Fault::NoSuspend => "the guest's kernel log says why; is it hung?",
         Fault::ForeignSuspend | Fault::ForeignResume | Fault::ForeignOff => {
             "keep xl save, migrate and resume away from a guest during a take"
         }
         Fault::Ballooning => "do not change the guest's memory during a take",
-        Fault::TrackingLeftOn => "run `livesave recover` now",
+        Fault::PageUnreadable => "a page of the guest could not be mapped: the stub's log names it; take it again",
+        Fault::VerdictVoid | Fault::NoVerdict => "the keeper's reasons are in /run/livesave/keeper.log",
+        Fault::PolicyAbort => "the guest writes faster than the store: take it with --mode save",
         Fault::ControlLost => "is xenstored running?",
         _ => return None,
     })
@@ -89,6 +87,15 @@ mod tests {
             let failure = judge(&status, "the take").unwrap();
             assert_eq!(failure.exit, exit_of(*fault));
             assert!(failure.what.contains("the reason"));
+        }
+    }
+
+    #[test]
+    fn every_fault_prints_a_way_out() {
+        for fault in Fault::ALL {
+            let status = Status::refused(Token([0; 16]), *fault, "");
+            let text = judge(&status, "the take").unwrap().to_string();
+            assert!(text.contains(fault.word()) && text.contains("\nhint: "), "{fault:?}: {text}");
         }
     }
 

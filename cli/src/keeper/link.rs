@@ -143,7 +143,8 @@ mod tests {
     fn every_reason_of_the_keeper_has_an_exit_status() {
         for reason in Reason::ALL {
             let ending = Ending { reason: Some(reason.word().to_owned()), ..Ending::default() };
-            assert!(judge(&ending, "g").is_some(), "{reason:?}");
+            let failure = judge(&ending, "g").unwrap();
+            assert!(failure.to_string().contains("\nhint: "), "{reason:?}: {failure}");
         }
         assert_eq!(judge(&Ending::default(), "g"), None);
         let stuck = Ending { stuck: true, ..Ending::default() };
