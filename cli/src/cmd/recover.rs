@@ -11,7 +11,7 @@ use crate::host::{files, xl};
 use crate::keeper::record::{self, Record, Stage};
 use crate::show;
 use serde_json::json;
-use snapshot::keeper::Target;
+use snapshot::keeper::{Deadlines, Target};
 use snapshot::status::{StubNode, StubState};
 use std::path::Path;
 use std::thread;
@@ -88,10 +88,16 @@ fn of_record(path: &Path, record: &Record) -> Outcome<Deeds> {
     if xen.target(domid, handle) == Target::Gone {
         deeds.done.push("the guest is gone".to_owned());
     } else {
-        if record.stage == Stage::Asked {
-            resume(&xen, &mut store, domid, handle, &mut deeds);
+        let asked = record.stage == Stage::Asked;
+        let awaited = asked && !resume(&xen, &mut store, record, (domid, handle), &mut deeds);
+        // A suspend that is still to come has to be as silent as any of ours: xl's monitor of the guest ends at it.
+        if !awaited {
+            deeds.note("suspends are announced again", xen.silence(domid, handle, false));
         }
-        deeds.note("suspends are announced again", xen.silence(domid, handle, false));
+        if asked && !awaited {
+            // The next recovery, if one is needed, must not wait for a suspend that has been.
+            deeds.note("the request is settled", record::settle(path, record));
+        }
         tracking(&xen, &mut store, (domid, handle), stub, &record.job.guest, &mut deeds);
     }
     if deeds.left.is_empty() {
@@ -100,8 +106,15 @@ fn of_record(path: &Path, record: &Record) -> Outcome<Deeds> {
     Ok(deeds)
 }
 
-/// Resumes the guest if it stands by our request; takes back a request that it has not seen.
-fn resume(xen: &Xen, store: &mut XenStore, domid: DomId, handle: DomHandle, deeds: &mut Deeds) {
+/// Resumes the guest if it stands by our request; takes back a request that it has not seen. False: the request may
+/// still make it suspend, or makes it stand.
+fn resume(
+    xen: &Xen,
+    store: &mut XenStore,
+    record: &Record,
+    (domid, handle): (DomId, DomHandle),
+    deeds: &mut Deeds,
+) -> bool {
     let path = format!("/local/domain/{domid}/control/shutdown");
     let standing = store.transaction(|t| {
         let standing = t.find_text(&path)?.as_deref() == Some("suspend");
@@ -113,20 +126,39 @@ fn resume(xen: &Xen, store: &mut XenStore, domid: DomId, handle: DomHandle, deed
     });
     match standing {
         Ok((_, true)) => {
-            deeds.done.push("the guest stands by another tool's suspend: left alone, our request withdrawn".to_owned())
+            deeds.done.push("the guest stands by another tool's suspend: left alone, our request withdrawn".to_owned());
         }
         Ok((true, false)) => deeds.done.push("the request was withdrawn before the guest took it".to_owned()),
-        Ok((false, _)) => resume_when_it_stands(xen, store, domid, handle, deeds),
-        Err(error) => deeds.left.push(format!("whether the guest took the request: {error}")),
+        Ok((false, _)) => return resume_when_it_stands(xen, store, record, (domid, handle), deeds),
+        Err(error) => {
+            deeds.left.push(format!("whether the guest took the request: {error}"));
+            return false;
+        }
     }
+    true
 }
 
-fn resume_when_it_stands(xen: &Xen, store: &mut XenStore, domid: DomId, handle: DomHandle, deeds: &mut Deeds) {
+/// The guest took our request. If it has not suspended by now it still may, for as long as a keeper would have watched
+/// for it: until then the record stays, so that the next recovery finds it.
+fn resume_when_it_stands(
+    xen: &Xen,
+    store: &mut XenStore,
+    record: &Record,
+    (domid, handle): (DomId, DomHandle),
+    deeds: &mut Deeds,
+) -> bool {
     let until = Instant::now() + LATE;
     while xen.target(domid, handle) != Target::Suspended {
         if Instant::now() >= until {
-            deeds.done.push("the guest runs".to_owned());
-            return;
+            let Some(seconds) = still_awaited(record, record::uptime()) else {
+                deeds.done.push("the guest runs".to_owned());
+                return true;
+            };
+            deeds.left.push(format!(
+                "the guest took the suspend request and runs still: should it suspend late, recover again; after \
+                 {seconds} s it is not waited for any more"
+            ));
+            return false;
         }
         thread::sleep(LOOK);
     }
@@ -136,6 +168,13 @@ fn resume_when_it_stands(xen: &Xen, store: &mut XenStore, domid: DomId, handle: 
     if runs {
         deeds.note("xenstored was told", store.resume(domid));
     }
+    runs
+}
+
+/// How long a suspend by the record's request is still to be reckoned with.
+fn still_awaited(record: &Record, now: u64) -> Option<u64> {
+    let end = record.asked?.saturating_add(Deadlines::LIVE.late.as_secs());
+    end.checked_sub(now).filter(|left| *left > 0)
 }
 
 /// Switches log-dirty off, unless somebody who lives uses it.
@@ -172,4 +211,20 @@ fn stub_at_work(xen: &Xen, store: &mut XenStore, (domid, handle): (DomId, DomHan
         store.find_text(&format!("/local/domain/{domid}/data/livesave/stub")).map_err(|error| error.to_string())?;
     let node = text.and_then(|text| StubNode::parse(text.as_bytes()).ok());
     Ok(node.is_some_and(|node| node.state == StubState::Busy))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_that_was_asked_is_reckoned_with_as_long_as_by_a_keeper() {
+        let job = record::tests::job();
+        let mut record = Record { version: record::VERSION, pid: 1, stage: Stage::Asked, asked: Some(1000), job };
+        assert_eq!(still_awaited(&record, 1030), Some(570));
+        assert_eq!(still_awaited(&record, 1600), None);
+        assert_eq!(still_awaited(&record, 9000), None);
+        record.asked = None;
+        assert_eq!(still_awaited(&record, 0), None);
+    }
 }

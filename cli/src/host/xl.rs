@@ -1,6 +1,8 @@
 //! Running `xl`, with a deadline, its output kept and its errors shown.
 
 use crate::exit::{Exit, Failure, Outcome};
+use rustix::process::{Pid, Signal, kill_process};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -84,20 +86,82 @@ pub fn saves(arguments: &[&str], domid: u16, name: &str) -> bool {
 
 /// A running process that saves or migrates the domain, by its command line.
 pub fn saver_of(domid: u16, name: &str) -> Option<String> {
-    for entry in std::fs::read_dir("/proc").ok()?.flatten() {
-        let Ok(bytes) = std::fs::read(entry.path().join("cmdline")) else { continue };
-        let text = String::from_utf8_lossy(&bytes);
-        let arguments: Vec<&str> = text.split('\0').filter(|word| !word.is_empty()).collect();
-        if saves(&arguments, domid, name) {
-            return Some(arguments.join(" "));
+    pids().into_iter().filter_map(command_line).find(|words| saves(&borrowed(words), domid, name)).map(|w| w.join(" "))
+}
+
+/// Whether these are the arguments of a helper that tracks the dirty pages of this domain: after the domid come flags,
+/// of which the first bit means a live migration (xenctrl.h, XCFLAGS_LIVE).
+fn tracks(arguments: &[&str], domid: u16) -> bool {
+    let [_, "--save-domain", _, _, helped, flags, ..] = arguments else { return false };
+    saves(arguments, domid, "") && *helped == domid.to_string() && flags.parse().is_ok_and(|flags: u32| flags & 1 != 0)
+}
+
+fn borrowed(words: &[String]) -> Vec<&str> {
+    words.iter().map(String::as_str).collect()
+}
+
+fn pids() -> BTreeSet<u32> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return BTreeSet::new() };
+    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// A process's arguments; none for one that is gone, or of the kernel's own.
+fn command_line(pid: u32) -> Option<Vec<String>> {
+    let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let words = bytes.split(|byte| *byte == 0).filter(|word| !word.is_empty());
+    Some(words.map(|word| String::from_utf8_lossy(word).into_owned()).collect())
+}
+
+/// A look at the processes that is repeated: those that are known by now are not looked at again.
+#[derive(Debug, Default)]
+pub struct Processes {
+    /// How often each was looked at.
+    known: BTreeMap<u32, u8>,
+}
+
+/// A process begins as a copy of another: it is looked at this often before its arguments count as settled.
+const LOOKS: u8 = 20;
+
+impl Processes {
+    /// Whether somebody saves or migrates the domain who did not when last looked: the helpers that track its pages.
+    pub fn savers(&mut self, domid: u16, name: &str) -> Option<Vec<u32>> {
+        let now = pids();
+        self.known.retain(|pid, _| now.contains(pid));
+        let (mut found, mut helpers) = (false, Vec::new());
+        for pid in now {
+            let looks = self.known.entry(pid).or_default();
+            if *looks >= LOOKS {
+                continue;
+            }
+            *looks += 1;
+            let Some(words) = command_line(pid) else { continue };
+            if saves(&borrowed(&words), domid, name) {
+                found = true;
+                // Told once: a second signal would kill the helper before it has cleaned up.
+                *looks = LOOKS;
+                if tracks(&borrowed(&words), domid) {
+                    helpers.push(pid);
+                }
+            }
         }
+        found.then_some(helpers)
     }
-    None
+}
+
+/// Asks helpers of a migration to fail: libxl_save_helper.c makes its stream unwritable on this signal, ends the
+/// tracking and reports the failure, and libxl lets the guest go on.
+pub fn end_helpers(pids: &[u32]) {
+    for pid in pids.iter().filter_map(|pid| i32::try_from(*pid).ok()).filter_map(Pid::from_raw) {
+        eprintln!("keeper: a migration tracks the guest's pages beside the take: its helper {pid:?} is asked to end");
+        // One that ended by itself is as good.
+        let _ = kill_process(pid, Signal::TERM);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::process::CommandExt;
 
     #[test]
     fn a_save_or_migration_of_this_domain_is_recognised() {
@@ -109,6 +173,36 @@ mod tests {
         assert!(!saves(&["xl", "list", "5"], 5, "web01"));
         assert!(!saves(&["libxl-save-helper", "--restore-domain", "9", "-1", "5"], 5, "web01"));
         assert!(!saves(&[], 5, "web01"));
+    }
+
+    #[test]
+    fn only_a_live_helper_tracks_pages() {
+        let helper = |flags| ["/usr/lib/xen-4.17/bin/libxl-save-helper", "--save-domain", "9", "-1", "5", flags, "0"];
+        assert!(tracks(&helper("1"), 5));
+        assert!(!tracks(&helper("0"), 5));
+        assert!(!tracks(&helper("1"), 6));
+        assert!(!tracks(&["xl", "migrate", "web01", "host2"], 5));
+    }
+
+    #[test]
+    fn a_process_that_begins_is_seen_while_others_are_not_looked_at_again() {
+        let mut processes = Processes::default();
+        for _ in 0..LOOKS {
+            assert_eq!(processes.savers(31999, "no such guest"), None);
+        }
+        let ours = std::process::id();
+        assert_eq!(processes.known.get(&ours), Some(&LOOKS));
+        // It blocks as soon as the pipe is full.
+        let mut xl = Command::new("yes").arg0("xl").args(["save", "31999"]).stdout(Stdio::piped()).spawn().unwrap();
+        let until = Instant::now() + Duration::from_secs(20);
+        let mut found = None;
+        while found.is_none() && Instant::now() < until {
+            found = processes.savers(31999, "no such guest");
+        }
+        let again = processes.savers(31999, "no such guest");
+        xl.kill().unwrap();
+        xl.wait().unwrap();
+        assert_eq!((found, again), (Some(Vec::new()), None));
     }
 
     #[test]

@@ -60,6 +60,7 @@ pub fn nothing() -> Observation {
         control: Control::Unknown,
         released: false,
         cli: Cli::Present,
+        saver: false,
         hook: keeper::Hook::Idle,
         done: None,
     }
@@ -81,6 +82,14 @@ impl Desk {
             Event::CliCancels if seen.cli == Cli::Present => seen.cli = Cli::Cancels,
             Event::CliCancels => {}
             Event::CliGone => seen.cli = Cli::Gone,
+            Event::Saver(helpers) => {
+                seen.saver = true;
+                // The stub's tracking is on until it says that all is captured. A helper that runs by then may have
+                // begun its own, and what the stub switches off it would miss: it has to fail, and say so.
+                if matches!(seen.stub, Stub::Working | Stub::WantsSuspend) {
+                    xl::end_helpers(&helpers);
+                }
+            }
             Event::HookEnded(well) => seen.hook = if well { keeper::Hook::Done } else { keeper::Hook::Failed },
             Event::Done(completion) => {
                 seen.done = Some(completion);

@@ -114,6 +114,9 @@ pub fn judge(ending: &Ending, guest: &str) -> Option<Failure> {
         Some(R::ForeignSuspend | R::ForeignRequest | R::ForeignResume) => Exit::Foreign
             .fail(format_args!("another tool acted on the guest '{guest}' during the take ({word})"))
             .hint("keep xl save, migrate, shutdown and resume away from a guest during a take"),
+        Some(R::ForeignSave) => Exit::Foreign
+            .fail(format_args!("a save or migration of the guest '{guest}' began during the take; the take gave way"))
+            .hint("take it again when that has ended; if it failed, it had come too far beside the take: repeat it"),
         Some(R::NotAcked) => Exit::NotAcked
             .fail(format_args!("the guest '{guest}' did not take the suspend request in time; it was withdrawn"))
             .hint("is it hung, or paused by `xl pause`?"),

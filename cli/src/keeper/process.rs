@@ -135,10 +135,12 @@ impl Keeper {
         let boy =
             Errands { watched: watched.clone(), domid: target.0, asked: Arc::clone(&asked), events: sender.clone() };
         let (port, evtchn) = (self.port, self.evtchn);
+        let (domid, guest) = (target.0.raw(), self.job.guest.clone());
         let threads = [
             senses::spawn("errands", move || boy.serve(&commands)),
             senses::spawn("watch", along(&sender, move |to| senses::watch(&watched, &asked, &to))),
             senses::spawn("release", along(&sender, move |to| senses::listen(&evtchn, port, &to))),
+            senses::spawn("savers", along(&sender, move |to| senses::watch_savers(domid, &guest, &to))),
             senses::spawn("cli", along(&sender, move |to| senses::hear(ear, &to))),
         ];
         threads.into_iter().collect::<Result<(), _>>().map_err(|error| trouble("a thread", error))?;
@@ -203,6 +205,7 @@ impl Shift {
                 Action::Wait(pace) => self.rest(pace),
                 Action::Finish => break,
             }
+            self.unask();
             self.tell(voice);
             if self.machine.only_late() {
                 // The stub is free for others; only the guest is still in our care.
@@ -232,6 +235,18 @@ impl Shift {
             next = self.events.try_recv().ok();
         }
         self.desk.look();
+    }
+
+    /// A request that is used up or withdrawn leaves the record at once: for `livesave recover` a guest that took it
+    /// may still suspend by it.
+    fn unask(&mut self) {
+        let stage = Stage::from(self.machine.mark());
+        if self.desk.record.stage() == Stage::Asked
+            && stage != Stage::Asked
+            && let Err(error) = self.desk.record.update(stage)
+        {
+            eprintln!("keeper: the record cannot be written: {error}");
+        }
     }
 
     fn tell(&mut self, voice: &mut Voice) {

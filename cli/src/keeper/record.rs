@@ -4,6 +4,7 @@
 
 use super::words::Job;
 use crate::host::files;
+use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use snapshot::keeper::Mark;
 use std::io;
@@ -48,6 +49,9 @@ pub struct Record {
     pub pid: u32,
     /// How far it had come.
     pub stage: Stage,
+    /// When the guest was asked to suspend, in seconds since dom0 booted.
+    #[serde(default)]
+    pub asked: Option<u64>,
     /// The take.
     pub job: Job,
 }
@@ -65,7 +69,8 @@ pub struct RecordFile {
 impl RecordFile {
     /// Writes the first one.
     pub fn create(dir: &Path, job: &Job) -> io::Result<Self> {
-        let record = Record { version: VERSION, pid: std::process::id(), stage: Stage::Watching, job: job.clone() };
+        let record =
+            Record { version: VERSION, pid: std::process::id(), stage: Stage::Watching, asked: None, job: job.clone() };
         let path = dir.join(format!("{}.json", job.token));
         let file = Self { path, record };
         file.write()?;
@@ -78,7 +83,15 @@ impl RecordFile {
             return Ok(());
         }
         self.record.stage = stage;
+        if stage == Stage::Asked {
+            self.record.asked = Some(uptime());
+        }
         self.write()
+    }
+
+    /// What it says.
+    pub fn stage(&self) -> Stage {
+        self.record.stage
     }
 
     /// Removes it: nothing is left to undo.
@@ -89,6 +102,16 @@ impl RecordFile {
     fn write(&self) -> io::Result<()> {
         files::replace(&self.path, &serde_json::to_vec(&self.record)?)
     }
+}
+
+/// Seconds since dom0 booted; records do not outlive that, and nobody sets this clock.
+pub fn uptime() -> u64 {
+    u64::try_from(clock_gettime(ClockId::Boottime).tv_sec).unwrap_or(0)
+}
+
+/// Notes in the record of a dead keeper that its request to the guest is used up or withdrawn.
+pub fn settle(path: &Path, record: &Record) -> io::Result<()> {
+    files::replace(path, &serde_json::to_vec(&Record { stage: Stage::Resumed, ..record.clone() })?)
 }
 
 /// Every record in the directory, with its path; what cannot be read is an error of its own.
@@ -138,6 +161,12 @@ pub mod tests {
         std::fs::create_dir_all(&dir).unwrap();
         let mut file = RecordFile::create(&dir, &job()).unwrap();
         file.update(Stage::Asked).unwrap();
+        let asked = all(&dir).unwrap().pop().unwrap().1.unwrap();
+        assert!(asked.asked.is_some());
+        settle(&file.path, &asked).unwrap();
+        assert_eq!(all(&dir).unwrap().pop().unwrap().1.unwrap().stage, Stage::Resumed);
+        file.update(Stage::Silenced).unwrap();
+        file.update(Stage::Asked).unwrap();
         std::fs::write(dir.join("broken.json"), b"{").unwrap();
         let mut found = all(&dir).unwrap();
         found.sort_by_key(|(path, _)| path.clone());
@@ -150,7 +179,7 @@ pub mod tests {
 
     #[test]
     fn a_record_of_another_version_is_not_acted_on() {
-        let mut record = Record { version: VERSION + 1, pid: 1, stage: Stage::Asked, job: job() };
+        let mut record = Record { version: VERSION + 1, pid: 1, stage: Stage::Asked, asked: None, job: job() };
         assert!(parse(&serde_json::to_vec(&record).unwrap()).is_err());
         record.version = VERSION;
         assert!(parse(&serde_json::to_vec(&record).unwrap()).is_ok());

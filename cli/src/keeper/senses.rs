@@ -3,7 +3,7 @@
 //! Each owns what it waits on. The main loop only receives, so nothing that hangs out here delays a resume.
 
 use super::words::CANCEL;
-use crate::host::tree;
+use crate::host::{tree, xl};
 use snapshot::keeper::{Completion, Control};
 use snapshot::names::Token;
 use snapshot::status::Status;
@@ -22,6 +22,8 @@ use xen_hypercall::types::EvtchnPort;
 const STACK: usize = 256 * 1024;
 /// How long one wait for a watch or the port lasts before it is renewed.
 const RENEW: Duration = Duration::from_secs(5);
+/// Between two looks for another tool that saves the guest.
+const SAVER_LOOK: Duration = Duration::from_millis(100);
 /// Before another connection to xenstored is tried.
 const RECONNECT: Duration = Duration::from_millis(500);
 
@@ -38,6 +40,8 @@ pub enum Event {
     CliCancels,
     /// The CLI is gone.
     CliGone,
+    /// Another tool saves or migrates the guest; the processes of it that track the guest's dirty pages.
+    Saver(Vec<u32>),
     /// A command ended.
     Done(Completion),
     /// The hook ended, well or not.
@@ -129,6 +133,21 @@ pub fn listen(evtchn: &Evtchn, port: EvtchnPort, events: &Sender<Event>) {
             Ok(None) => {}
             Err(_) => thread::sleep(RECONNECT),
         }
+    }
+}
+
+/// Looks for a save or a migration of the guest that begins beside the take. Xen lets two tools share one dirty bitmap
+/// and tells neither. An `xl` that is seen has parsing, a handshake and a helper's start before it touches the
+/// tracking; that is the time in which the take has to end.
+pub fn watch_savers(domid: u16, guest: &str, events: &Sender<Event>) {
+    let mut processes = xl::Processes::default();
+    loop {
+        if let Some(helpers) = processes.savers(domid, guest)
+            && events.send(Event::Saver(helpers)).is_err()
+        {
+            return;
+        }
+        thread::sleep(SAVER_LOOK);
     }
 }
 

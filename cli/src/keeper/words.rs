@@ -114,7 +114,8 @@ impl Ending {
             freeze_us: between(times.asked, times.suspended),
             capture_us: between(times.suspended, times.released),
             resume_us: between(times.released.or(times.suspended), times.resumed),
-            stuck: report.stuck || report.subscribed || report.standing,
+            // A keeper that stays for a late suspend keeps the subscription, and takes back a request, in its time.
+            stuck: report.stuck || (!late && (report.subscribed || report.standing)),
             late,
         }
     }
@@ -139,6 +140,7 @@ pub fn refusal(exit: &str, what: String, hint: Option<String>) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use snapshot::keeper::{Deadlines, Machine};
 
     #[test]
     fn notes_round_trip() {
@@ -151,6 +153,15 @@ mod tests {
             let line = serde_json::to_string(&note).unwrap();
             assert_eq!(serde_json::from_str::<Note>(&line).unwrap(), note, "{line}");
         }
+    }
+
+    #[test]
+    fn nothing_is_stuck_while_a_keeper_watches() {
+        let machine = Machine::new(Deadlines::LIVE, false);
+        let report = Report { subscribed: true, ..machine.report() };
+        assert!(Ending::of(&report, false).stuck);
+        assert!(!Ending::of(&report, true).stuck);
+        assert!(Ending::of(&Report { stuck: true, ..report }, true).stuck);
     }
 
     #[test]

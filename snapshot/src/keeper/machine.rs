@@ -314,6 +314,8 @@ impl Machine {
             (Stub::GaveUp, _) => Some(Reason::StubGaveUp),
             (_, Cli::Gone) => Some(Reason::CliGone),
             (_, Cli::Cancels) => Some(Reason::Cancelled),
+            // It will want the dirty tracking for itself, and would get bits that we took away.
+            _ if seen.saver => Some(Reason::ForeignSave),
             _ if quiet >= self.deadlines.silence => Some(Reason::StubSilent),
             _ if took >= self.deadlines.take => Some(Reason::TookTooLong),
             _ => None,

@@ -110,6 +110,8 @@ pub struct Observation {
     pub released: bool,
     /// The CLI.
     pub cli: Cli,
+    /// Another tool began to save or migrate the target.
+    pub saver: bool,
     /// The hook.
     pub hook: Hook,
     /// The last command that ended.
@@ -210,6 +212,8 @@ pub enum Reason {
     ForeignRequest,
     /// Somebody else resumed the target.
     ForeignResume,
+    /// Somebody else began to save or migrate the target.
+    ForeignSave,
     /// `XEN_DOMCTL_subscribe` was refused.
     NotSilenced,
     /// The suspend request could not be written.
@@ -234,7 +238,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::CliGone,
         Self::Cancelled,
         Self::StubGone,
@@ -245,6 +249,7 @@ impl Reason {
         Self::ForeignSuspend,
         Self::ForeignRequest,
         Self::ForeignResume,
+        Self::ForeignSave,
         Self::NotSilenced,
         Self::NotAsked,
         Self::NotAcked,
@@ -270,6 +275,7 @@ impl Reason {
             Self::ForeignSuspend => "foreign-suspend",
             Self::ForeignRequest => "foreign-request",
             Self::ForeignResume => "foreign-resume",
+            Self::ForeignSave => "foreign-save",
             Self::NotSilenced => "not-silenced",
             Self::NotAsked => "not-asked",
             Self::NotAcked => "not-acked",

@@ -106,6 +106,8 @@ fn each_cause_has_its_name() {
         (Fault::GuestDestroyed, 6, Reason::TargetGone),
         (Fault::GuestPowersOff, 6, Reason::TargetStopped),
         (Fault::ForeignResume, 13, Reason::ForeignResume),
+        (Fault::ForeignSave, 2, Reason::ForeignSave),
+        (Fault::ForeignSave, 13, Reason::ForeignSave),
         (Fault::RequestOverwritten, 1, Reason::ForeignRequest),
         (Fault::HookFails, 1, Reason::HookFailed),
         (Fault::HookHangs, 1, Reason::HookSlow),
@@ -135,6 +137,7 @@ fn the_record_says_what_to_undo_before_it_is_done() {
         control: Control::Unknown,
         released: false,
         cli: Cli::Present,
+        saver: false,
         hook: Hook::Idle,
         done: None,
     };

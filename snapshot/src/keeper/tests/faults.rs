@@ -15,6 +15,7 @@ pub enum Fault {
     GuestPowersOff,
     ForeignSuspend,
     ForeignResume,
+    ForeignSave,
     XenstoreHangs,
     XenstoreStalls,
     RequestOverwritten,
@@ -26,7 +27,7 @@ pub enum Fault {
     SpuriousEdge,
 }
 
-pub const FAULTS: [Fault; 19] = [
+pub const FAULTS: [Fault; 20] = [
     Fault::None,
     Fault::CliDies,
     Fault::CliCancels,
@@ -37,6 +38,7 @@ pub const FAULTS: [Fault; 19] = [
     Fault::GuestPowersOff,
     Fault::ForeignSuspend,
     Fault::ForeignResume,
+    Fault::ForeignSave,
     Fault::XenstoreHangs,
     Fault::XenstoreStalls,
     Fault::RequestOverwritten,
@@ -77,6 +79,7 @@ impl World {
                 self.foreign_resume_at = self.t;
             }
             Fault::ForeignResume => {}
+            Fault::ForeignSave => self.saver = true,
             Fault::XenstoreHangs => self.xenstore_back = u64::MAX,
             Fault::XenstoreStalls => self.xenstore_back = self.xenstore_back.max(self.t + STALL_MS),
             Fault::RequestOverwritten => {

@@ -70,6 +70,7 @@ pub struct World {
     pub xenstore_back: u64,
     pub control: Control,
     pub cli: Cli,
+    pub saver: bool,
     pub hook: Hook,
     pub hook_at: Option<u64>,
     pub hook_fails: bool,
@@ -107,6 +108,7 @@ impl World {
             xenstore_back: 0,
             control: Control::Unknown,
             cli: Cli::Present,
+            saver: false,
             hook: Hook::Idle,
             hook_at: None,
             hook_fails: false,
@@ -215,6 +217,7 @@ impl World {
             control: self.control,
             released: self.edge,
             cli: self.cli,
+            saver: self.saver,
             hook: self.hook,
             done: self.done,
         }
