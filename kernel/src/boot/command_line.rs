@@ -1,4 +1,5 @@
-//! The command line: `store=VDEV loglevel=0..4 heap=MIB hold=STATE:MILLISECONDS`, all optional, in any order, once.
+//! The command line: `store=VDEV loglevel=0..4 heap=MIB hold=STATE:MILLISECONDS holds=TAKES`, all optional, in any
+//! order, once.
 //!
 //! An operator writes it in the domain's xl.cfg (`extra=`). What is not understood is refused with its own text in the
 //! message: a mistyped `store=` must not silently fall back to the first disk.
@@ -10,6 +11,8 @@ use snapshot::take::Hold;
 pub const MAX_VDEV: usize = 16;
 /// Longest dwell that `hold=` takes: ten minutes.
 const MAX_HOLD_MS: u32 = 600_000;
+/// Most takes that dwell.
+const MAX_HOLDS: u32 = 1000;
 /// Bounds of `heap=` in MiB.
 const HEAP_MIB: core::ops::RangeInclusive<u32> = 2..=65_536;
 
@@ -34,6 +37,8 @@ pub struct CommandLine {
     pub heap_mib: Option<u32>,
     /// The test aid.
     pub hold: Option<Hold>,
+    /// How many takes dwell; `None` is one.
+    pub holds: Option<u32>,
 }
 
 /// Which word was refused, and why.
@@ -69,7 +74,8 @@ impl CommandLine {
             "loglevel" => once(&mut self.log_level, level(value)?),
             "heap" => once(&mut self.heap_mib, heap(value)?),
             "hold" => once(&mut self.hold, hold(value)?),
-            _ => Err("unknown key; known are store, loglevel, heap, hold"),
+            "holds" => once(&mut self.holds, holds(value)?),
+            _ => Err("unknown key; known are store, loglevel, heap, hold, holds"),
         }
     }
 }
@@ -99,6 +105,10 @@ fn hold(value: &str) -> Result<Hold, &'static str> {
     value.parse().ok().filter(|hold: &Hold| hold.ms <= MAX_HOLD_MS).ok_or(WANT)
 }
 
+fn holds(value: &str) -> Result<u32, &'static str> {
+    value.parse().ok().filter(|takes| *takes <= MAX_HOLDS).ok_or("want a number of takes, at most 1000")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,10 +116,11 @@ mod tests {
 
     #[test]
     fn takes_every_key_in_any_order() {
-        let parsed = CommandLine::parse("  hold=copying:1500 heap=32\tloglevel=4 store=xvdb ").unwrap();
+        let parsed = CommandLine::parse("  hold=copying:1500 holds=3 heap=32\tloglevel=4 store=xvdb ").unwrap();
         assert_eq!(parsed.store, StoreDisk::Named(String::try_from("xvdb").unwrap()));
         assert_eq!((parsed.log_level, parsed.heap_mib), (Some(4), Some(32)));
         assert_eq!(parsed.hold, Some(Hold { state: State::Copying, ms: 1500 }));
+        assert_eq!(parsed.holds, Some(3));
     }
 
     #[test]
@@ -131,6 +142,7 @@ mod tests {
             "hold=copying",
             "hold=copying:600001",
             "hold=sleeping:1",
+            "holds=1001",
             "root=/dev/xvda",
             "=",
         ] {

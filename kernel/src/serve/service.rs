@@ -42,6 +42,8 @@ pub struct Service {
     node: StubNode,
     store: Option<store::Store<Disk>>,
     hold: Option<Hold>,
+    /// Takes that will still dwell.
+    holds: u32,
     vdev: u32,
 }
 
@@ -60,7 +62,7 @@ impl Service {
             device: fields::Line::default(),
             blocks: 0,
         };
-        let mut service = Self { line: Line::new(store), node, store: None, hold: None, vdev: 0 };
+        let mut service = Self { line: Line::new(store), node, store: None, hold: None, holds: 0, vdev: 0 };
         service.say(StubState::Starting)?;
         service.line.listen()?;
         Ok(service)
@@ -80,7 +82,7 @@ impl Service {
     }
 
     fn open_store(&mut self, options: &CommandLine) -> Result<(), String> {
-        self.hold = options.hold;
+        (self.hold, self.holds) = (options.hold, options.holds.unwrap_or(1));
         let (vdev, disk) = disk::open(self.line.store(), &options.store).map_err(|error| error.to_string())?;
         self.vdev = vdev;
         self.node.device = fields::Line::of(vdev);
@@ -133,7 +135,11 @@ impl Service {
         self.say(StubState::Busy)?;
         let before = Held::now();
         let answer = match &request {
-            Request::Take(take) => session::take(&mut self.line, &mut store, take, self.hold.take()),
+            Request::Take(take) => {
+                let hold = if self.holds > 0 { self.hold } else { None };
+                self.holds = self.holds.saturating_sub(1);
+                session::take(&mut self.line, &mut store, take, hold)
+            }
             Request::Remove(remove) => session::remove(&mut self.line, &mut store, remove),
         };
         let after = Held::now();
