@@ -117,10 +117,7 @@ pub struct Guest {
 impl Lab {
     /// Creates the guest and waits until it counts.
     pub fn create_guest(&self, spec: &GuestSpec) -> Result<Guest> {
-        let path = format!("/run/{}.cfg", spec.name);
-        self.put_bytes(spec.config().as_bytes(), &path)?;
-        self.sh(&format!("rm -f /var/log/xen/console/guest-{}.log; xl create -q {path}", spec.name))?;
-        let guest = Guest { name: spec.name.clone() };
+        let guest = self.start_guest(spec)?;
         let counts = |lab: &Self| {
             ensure!(lab.run(&format!("xl domid {}", guest.name))?.status == 0, "the guest ended while it booted");
             Ok(guest.counter(lab)?.is_some())
@@ -128,6 +125,14 @@ impl Lab {
         self.wait_until(&format!("{} counts", spec.name), GUEST_WAIT, counts)
             .map_err(|error| error.context(guest.last_words(self)))?;
         Ok(guest)
+    }
+
+    /// Creates the guest and leaves it to itself; [`Guest::next_counter`] waits for it.
+    pub fn start_guest(&self, spec: &GuestSpec) -> Result<Guest> {
+        let path = format!("/run/{}.cfg", spec.name);
+        self.put_bytes(spec.config().as_bytes(), &path)?;
+        self.sh(&format!("rm -f /var/log/xen/console/guest-{}.log; xl create -q {path}", spec.name))?;
+        Ok(Guest { name: spec.name.clone() })
     }
 
     /// Destroys every domain but dom0, and reports how many there were.

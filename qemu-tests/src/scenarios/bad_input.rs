@@ -1,15 +1,18 @@
-//! What a take, a restore or a store is refused for: each cause has its own exit status, a message that names it, a
-//! hint; afterwards the guest counts, its tracking is off, and the store holds what it held.
+//! What a take, a restore or a store is refused for before anything was begun: each cause has its own exit status, a
+//! message that names it, a hint; after each the guest counts, its tracking is off, and the store holds what it held.
+//! What goes wrong later is in `bad_middle`.
 
 mod damage;
-mod middle;
 mod requests;
+mod restore;
 
 use anyhow::{Context, Result};
 
 use super::after;
-use crate::lab::{Guest, GuestKind, GuestSpec, Lab, TARGET_LABEL};
-use crate::verdict::{self, check};
+use super::ward::Ward;
+use super::words;
+use crate::lab::{GuestKind, Lab};
+use crate::verdict::check;
 
 /// A command that must be refused.
 struct Case {
@@ -119,7 +122,7 @@ const WITH_STUB: &[Case] = &[
     plain("a name that is none", "livesave take $G --name a/b", 2, "a/b"),
     plain("dom0", "livesave take Domain-0", 2, "dom0"),
     plain("the stub itself", "livesave take livesave", 2, "itself"),
-    plain("restore over a living guest", "livesave restore $G@kept", 34, "same name or uuid"),
+    plain("restore over a living guest", "livesave restore $G@kept --disks-as-they-are", 34, "same name or uuid"),
     plain("unknown snapshot", "livesave restore $G@no", 19, "$G@no"),
     plain("removal of no snapshot", "livesave rm $G@no", 19, "$G@no"),
     plain("the store attached to the stub", "livesave store init /dev/vda", 23, "attached to domain"),
@@ -128,82 +131,71 @@ const WITH_STUB: &[Case] = &[
 
 /// Runs them all on one boot.
 pub fn run(lab: &Lab) -> Result<()> {
-    let mut spec = GuestSpec::new("bad01");
-    spec.label = Some(TARGET_LABEL.to_owned());
-    // A calm guest: what is tested here is not the copying.
-    "ls.mem=16 ls.dirty=1".clone_into(&mut spec.parameters);
+    restore::make_disk(lab)?;
+    let mut spec = words::target("bad01", 96, "ls.mem=16 ls.dirty=1");
+    spec.extra.push(restore::disk_line());
     let guest = lab.create_guest(&spec)?;
-    refuse_all(lab, &guest, WITHOUT_STUB)?;
+    let mut ward = Ward::new(lab, &guest);
+    refuse_all(&mut ward, WITHOUT_STUB)?;
     lab.init_store()?;
     lab.start_stub("")?;
     after::takes(lab, &guest, "kept")?;
-    let before = after::listing(lab)?;
-    refuse_all(lab, &guest, WITH_STUB)?;
-    other_guests(lab)?;
-    requests::run(lab)?;
-    after::at_peace(lab, &guest)?;
-    after::same_store(lab, &before)?;
-    middle::run(lab, &guest)?;
-    after::same_store(lab, &before)?;
-    damage::run(lab, &guest)?;
-    after::same_store(lab, &before)?;
-    middle::guest_goes(lab, &guest)?;
-    after::same_store(lab, &before)?;
-    lab.stop_stub()
+    ward.guard_store()?;
+    refuse_all(&mut ward, WITH_STUB)?;
+    other_guests(&mut ward)?;
+    requests::run(&mut ward)?;
+    damage::run(&mut ward)?;
+    restore::run(&mut ward)?;
+    ward.verified()?;
+    ward.judge()
 }
 
-fn refuse_all(lab: &Lab, guest: &Guest, cases: &[Case]) -> Result<()> {
-    let domid = guest.domid(lab)?;
-    let variables = format!("G={}; D={domid}; ", guest.name);
-    // One wrong answer says nothing about the others.
-    let mut wrong = Vec::new();
+fn refuse_all(ward: &mut Ward, cases: &[Case]) -> Result<()> {
+    let variables = ward.variables()?;
     for case in cases {
-        match refused(lab, &variables, case) {
-            Err(error) if verdict::is_failure(&error) => wrong.push(format!("{}: {error:#}", case.what)),
-            other => other.with_context(|| case.what)?,
-        }
+        refused(ward, &variables, case).with_context(|| case.what)?;
     }
-    check(wrong.is_empty(), || wrong.join("\n"))?;
-    after::at_peace(lab, guest)
+    Ok(())
 }
 
-/// One command in dom0 does it all: the case, its end, and what it did to the guest's tracking.
-fn refused(lab: &Lab, variables: &str, case: &Case) -> Result<()> {
-    let says = case.says.replace("$G", variables.split(['=', ';']).nth(1).unwrap_or_default());
-    lab.sh(&format!("{variables}{}", case.before)).context("before")?;
-    let output = lab.run_for(&format!("{variables}{}", case.command), after::TAKE_WAIT)?;
-    let undone = lab.run_for(&format!("{variables}{}", case.after), after::TAKE_WAIT)?;
-    println!("   {:<36} {:>2}  {}", case.what, output.status, output.errors().replace('\n', " | "));
-    let told = output.errors();
-    // A word on the command line that is wrong is its own hint.
-    let hinted = told.contains("\nhint: ") || case.exit == 2;
-    check(output.status == case.exit && told.contains(&says) && hinted, || {
-        format!("want {}, `{says}` and a hint, got {}: {told} {}", case.exit, output.status, output.text())
-    })?;
-    check(undone.status == 0, || format!("it left a mark: `{}` says {}", case.after, undone.errors()))
+/// The case, its end, and what it did to the guest and the store.
+fn refused(ward: &mut Ward, variables: &str, case: &Case) -> Result<()> {
+    let says = case.says.replace("$G", &ward.guest.name);
+    if !case.before.is_empty() {
+        ward.lab.sh(&format!("{variables}{}", case.before)).context("before")?;
+    }
+    let output = ward.lab.run_for(&format!("{variables}{}", case.command), after::TAKE_WAIT)?;
+    if !case.after.is_empty() {
+        let undone = ward.lab.run_for(&format!("{variables}{}", case.after), after::TAKE_WAIT)?;
+        let unmarked =
+            check(undone.status == 0, || format!("it left a mark: `{}` says {}", case.after, undone.errors()));
+        ward.note(case.what, unmarked)?;
+    }
+    ward.told(case.what, &output, case.exit, &says)
 }
 
 /// Guests of kinds that cannot be taken. They need not have booted to be refused.
-fn other_guests(lab: &Lab) -> Result<()> {
-    let mut pv = GuestSpec::new("badpv");
+fn other_guests(ward: &mut Ward) -> Result<()> {
+    let mut pv = words::target("badpv", 128, "");
     pv.kind = GuestKind::Pv;
-    refuse_new(lab, (&pv.name, &pv.config()), "", 15, "type pv")?;
-    let mut pod = GuestSpec::new("badpod");
-    pod.label = Some(TARGET_LABEL.to_owned());
+    refuse_new(ward, (&pv.name, &pv.config()), "", 15, "type pv")?;
+    let pod = words::target("badpod", 128, "");
     // Before its balloon driver gives back what was never populated; so the offer is ours.
     let config = pod.config().replace("maxmem = 128", "maxmem = 256");
     let early = "xenstore-write /local/domain/$(xl domid badpod)/control/feature-suspend 1; ";
-    refuse_new(lab, (&pod.name, &config), early, 13, "populate-on-demand")
+    refuse_new(ward, (&pod.name, &config), early, 13, "populate-on-demand")
 }
 
-fn refuse_new(lab: &Lab, (name, config): (&str, &str), before: &str, exit: i32, says: &str) -> Result<()> {
+fn refuse_new(ward: &mut Ward, (name, config): (&str, &str), before: &str, exit: i32, says: &str) -> Result<()> {
     let path = format!("/run/{name}.cfg");
-    lab.put_bytes(config.as_bytes(), &path)?;
+    ward.lab.put_bytes(config.as_bytes(), &path)?;
     let command = format!("xl create -q -p {path} && {before}xl unpause {name} && livesave take {name}");
-    let output = lab.run_for(&command, after::TAKE_WAIT)?;
-    lab.sh(&format!("xl destroy {name}"))?;
-    println!("   {name:<36} {:>2}  {}", output.status, output.errors().replace('\n', " | "));
-    check(output.status == exit && output.errors().contains(says), || {
-        format!("{name}: want {exit} and `{says}`, got {}: {}", output.status, output.errors())
-    })
+    let output = ward.lab.run_for(&command, after::TAKE_WAIT)?;
+    let runs =
+        ward.lab.run(&format!("D=$(xl domid {name}); probe info $D; probe logdirty $D status; xl destroy {name}"))?;
+    let well = check(runs.text().contains("shutdown=no") && runs.text().ends_with("off"), || {
+        format!("{name} was left as {} {}", runs.text(), runs.errors())
+    });
+    ward.note(name, well)?;
+    ward.told(name, &output, exit, says)
 }

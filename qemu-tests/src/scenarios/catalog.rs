@@ -2,7 +2,9 @@
 
 use anyhow::Result;
 
-use super::{aftermath, bad_input, boot, endings, flask, guest, kills, oracle, registers, rounds, take_restore};
+use super::{
+    aftermath, bad_input, bad_middle, boot, endings, flask, guest, kills, oracle, registers, rounds, take_restore,
+};
 use crate::lab::{Lab, Spec};
 
 /// Which machine a scenario runs on.
@@ -39,6 +41,7 @@ pub fn all() -> Vec<Scenario> {
         shared("take_restore", take_restore::run),
         shared("oracle", oracle::run),
         shared("bad_input", bad_input::run),
+        shared("bad_middle", bad_middle::run),
         shared("kills", kills::run),
         Scenario { slow: true, ..shared("kills_all", kills::run_all) },
         // Not in CI: rounds has not been seen to pass, aftermath has, but not often enough to stop others by it.

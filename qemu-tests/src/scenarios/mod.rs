@@ -6,6 +6,7 @@
 mod after;
 mod aftermath;
 mod bad_input;
+mod bad_middle;
 mod boot;
 mod catalog;
 mod endings;
@@ -17,6 +18,7 @@ mod oracle;
 mod registers;
 mod rounds;
 mod take_restore;
+mod ward;
 mod words;
 
 pub use catalog::{Boot, Scenario, all};

@@ -60,6 +60,10 @@ const MODULES: &[&str] = &[
 ];
 /// Programs of ours: who takes commands, and who looks at frames and state from dom0.
 const PROGRAMS: &[&str] = &["agent", "probe"];
+/// Of the guests' kernel: hypercalls of a process.
+const GUEST_MODULE: &str = "kernel/drivers/xen/xen-privcmd.ko";
+/// What makes a disk fail on demand, and the libraries that it links.
+const DMSETUP: &[&str] = &["dmsetup", "libdevmapper1.02.1", "libselinux1", "libpcre2-8-0", "libudev1"];
 const TOOLS: &str = "usr/lib/xen-4.17/bin";
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 const DIRECTORIES: &[&str] = &[
@@ -110,14 +114,15 @@ pub fn build() -> Result<Dom0> {
         let stage = stage(&debian, &release, &programs)?;
         pack(&stage, &image)?;
     }
-    Ok(Dom0 { scratch: scratch(&programs, &kernel)?, kernel, image, tools: debian.join(TOOLS).join("..") })
+    let privcmd = debian.join("lib/modules").join(&release).join(GUEST_MODULE);
+    Ok(Dom0 { scratch: scratch(&programs, &kernel, &privcmd)?, kernel, image, tools: debian.join(TOOLS).join("..") })
 }
 
 /// What guests boot from lies on the scratch disk: in the initramfs it would be copied about at each boot.
-fn scratch(programs: &Path, kernel: &Path) -> Result<PathBuf> {
+fn scratch(programs: &Path, kernel: &Path, privcmd: &Path) -> Result<PathBuf> {
     let stage = paths::target_dir("stage")?.join("scratch");
     fs::create_dir_all(stage.join("boot")).context("scratch")?;
-    pack_guest(&programs.join("guest"), &stage.join("boot/guest.img"))?;
+    pack_guest(&programs.join("guest"), privcmd, &stage.join("boot/guest.img"))?;
     let copied = stage.join("boot/vmlinux");
     if !is_newer(&copied, &[kernel.to_owned(), paths::root().join("xtask/src/images/kernel.rs")]) {
         kernel::for_guests(kernel, &copied)?;
@@ -153,13 +158,15 @@ fn is_newer(file: &Path, inputs: &[PathBuf]) -> bool {
     inputs.iter().all(|input| time(input).is_none_or(|changed| changed < made))
 }
 
-/// The guest's initramfs: one program, under the names that its kernel starts.
-fn pack_guest(program: &Path, image: &Path) -> Result<()> {
-    if is_newer(image, &[program.to_owned()]) {
+/// The guest's initramfs: one program, under the names that its kernel starts, and the module by which it suspends
+/// itself if it has to.
+fn pack_guest(program: &Path, privcmd: &Path, image: &Path) -> Result<()> {
+    if is_newer(image, &[program.to_owned(), privcmd.to_owned(), paths::root().join(file!())]) {
         return Ok(());
     }
-    let stage = fresh_stage("guest", &["dev", "proc", "sbin"])?;
+    let stage = fresh_stage("guest", &["dev", "proc", "sbin", "modules"])?;
     copy(program, &stage.join("init"))?;
+    copy(privcmd, &stage.join("modules/xen-privcmd.ko"))?;
     for name in ["sbin/poweroff", "sbin/reboot"] {
         symlink("/init", stage.join(name)).with_context(|| name.to_owned())?;
     }
@@ -180,6 +187,11 @@ fn stage(debian: &Path, release: &str, programs: &Path) -> Result<PathBuf> {
     // Xen's block script takes a lock, and Debian's busybox has no flock.
     let util_linux = packages::unpacked(&["util-linux"], &paths::cache_dir("debian/util-linux")?)?;
     copy(&util_linux.join("usr/bin/flock"), &stage.join("usr/bin/flock"))?;
+    let dmsetup = packages::unpacked(DMSETUP, &paths::cache_dir("debian/dmsetup")?)?;
+    copy(&dmsetup.join("sbin/dmsetup"), &stage.join("usr/sbin/dmsetup"))?;
+    for tree in ["lib/x86_64-linux-gnu", LIBRARIES] {
+        copy_tree(&dmsetup.join(tree), &stage.join("lib/x86_64-linux-gnu"))?;
+    }
     link_tools(&stage)?;
     applets(&stage)?;
     add_modules(&debian.join("lib/modules").join(release), &stage)?;

@@ -6,9 +6,12 @@
 //! After a restore the counter continues from the instant of the snapshot; `errors` stays 0 unless a page is wrong.
 //! Parameters on the kernel command line (see `Settings`): `ls.mem` (MiB), `ls.dirty` (pages a tick), `ls.set` (pages
 //! that are dirtied in turn; 0 is all), `ls.verify` (pages a tick), `ls.tick` (ms), `ls.publish` (ticks), `ls.seed`,
-//! `ls.busy` (1: never sleeps, counts while it waits for the next tick).
+//! `ls.busy` (1: never sleeps, counts while it waits for the next tick), `ls.manners` (1: the program answers suspend
+//! requests itself, see `manners`).
 
+mod bus;
 mod counter;
+mod manners;
 mod publish;
 mod region;
 mod settings;
@@ -38,6 +41,9 @@ fn main() -> anyhow::Result<()> {
     println!("GUEST {settings:?}");
     let shared = Arc::new(Published::default());
     publish::start(&settings, &shared);
+    if settings.manners {
+        manners::start();
+    }
     work(&settings, &shared)
 }
 

@@ -24,6 +24,8 @@ pub struct Settings {
     pub seed: u64,
     /// Counts while it waits for the next tick.
     pub busy: bool,
+    /// Whether the program answers suspend requests in its kernel's place.
+    pub manners: bool,
 }
 
 impl Settings {
@@ -43,6 +45,7 @@ impl Settings {
             publish: value("ls.publish", 4).max(1),
             seed: value("ls.seed", 1),
             busy: value("ls.busy", 0) != 0,
+            manners: value("ls.manners", 0) == 1,
         }
     }
 }

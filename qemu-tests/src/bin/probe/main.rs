@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod frames;
+mod peace;
 mod rounds;
 mod selftest;
 mod state;
@@ -25,6 +26,7 @@ const USAGE: &str = "usage: probe COMMAND DOMID
   rounds GFN   `from to ticks steps`: Xen's time in ns around a look at the guest's counter, until killed
   counter GFN  one such look
   info       what getdomaininfo says
+  peace SECONDS  waits until the guest runs and counts, untracked and unknown to any keeper
   logdirty   status|on|off: whether log-dirty is off (status leaves it as it was)
   suspendwatch [MICROSECONDS]: each change of the shutdown flag, polled at this interval (500), until killed
   strike STUB destroy|kill PID...: `stood_us=N`: how long the guest stood after their end
@@ -55,6 +57,7 @@ fn main() -> Result<()> {
         ("ports", []) => state::ports(&probe, &mut out)?,
         ("rounds", [gfn]) => rounds::run(&probe, gfn, &mut out)?,
         ("counter", [gfn]) => rounds::once(&probe, gfn, &mut out)?,
+        ("peace", [seconds]) => peace::run(&probe, seconds.parse().context("the seconds")?, &mut out)?,
         ("info", []) => state::info(&probe, &mut out)?,
         ("logdirty", [what]) => state::log_dirty(&probe, what, &mut out)?,
         ("suspendwatch", []) => watch::run(&probe, watch::INTERVAL_US, &mut out)?,

@@ -1,8 +1,10 @@
 //! Requests as no `livesave` would write them: refused with a reason that names the key, never ignored, never believed.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
+use super::super::ward::Ward;
 use crate::lab::Lab;
+use crate::say;
 use crate::verdict::check;
 
 /// A well-formed request. It names a guest that does not exist and a port that nobody allocated.
@@ -47,14 +49,20 @@ const BAD: &[Bad] = &[
 ];
 
 /// Each of them, and one that is longer than a node may be.
-pub fn run(lab: &Lab) -> Result<()> {
+pub fn run(ward: &mut Ward) -> Result<()> {
     for (key, instead, word, says) in BAD {
-        let text = text_with(key, *instead);
-        answered(lab, &text, word, says).with_context(|| format!("a request with {key}={instead:?}"))?;
+        let what = format!("a request with {key}={}", instead.unwrap_or("(missing)"));
+        one(ward, &what, &text_with(key, *instead), (word, says))?;
     }
     let long = text_with("guest", Some(&"x".repeat(2000)));
-    answered(lab, &long, "bad-request", "longer than").context("a request that is too long")?;
-    answered(lab, "\\xff\\xfe", "bad-request", "UTF-8").context("a request that is no text")
+    one(ward, "a request that is too long", &long, ("bad-request", "longer than"))?;
+    one(ward, "a request that is no text", "\\xff\\xfe", ("bad-request", "UTF-8"))
+}
+
+fn one(ward: &mut Ward, what: &str, text: &str, (word, says): (&str, &str)) -> Result<()> {
+    let answer = answered(ward.lab, text, word, says);
+    ward.note(what, answer)?;
+    ward.unharmed(what)
 }
 
 fn text_with(key: &str, instead: Option<&str>) -> String {
@@ -77,7 +85,7 @@ fn answered(lab: &Lab, text: &str, word: &str, says: &str) -> Result<()> {
     let lines: Vec<&str> = answer.split("\\n").collect();
     let reason = lines.iter().find_map(|line| line.strip_prefix("reason=")).unwrap_or_default();
     let refused = lines.contains(&"state=refused") && lines.contains(&format!("error={word}").as_str());
-    println!("   {word:<14} {reason}");
+    say!("   {word:<14} {reason}");
     check(refused && reason.contains(says) && !answer.contains("still there"), || {
         format!("want refused, {word}, `{says}`; got {answer}")
     })
