@@ -111,6 +111,8 @@ pub enum Store {
         #[arg(long)]
         structure: bool,
     },
+    /// Take the store as it is now for the right one, after it went back or was exchanged
+    Accept,
 }
 
 /// How a snapshot is taken.

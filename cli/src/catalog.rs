@@ -2,11 +2,12 @@
 
 use crate::args::Place;
 use crate::exit::{Exit, Failure, Outcome};
-use crate::host::device::{Access, Device};
+use crate::host::device::{self, Access, Device};
 use crate::host::tree;
+use crate::seen::{self, Sight};
 use crate::stub;
 use snapshot::store::{Catalog, StoreError};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A store, open for reading.
 pub type Open = Catalog<Device>;
@@ -37,11 +38,25 @@ pub fn path(place: &Place) -> Outcome<PathBuf> {
     }
 }
 
-/// Opens the store of this place.
-pub fn open(place: &Place) -> Outcome<Open> {
-    let path = path(place)?;
-    let device = Device::open(&path, Access::Read)?;
+/// Opens the store on this device, whatever was seen of it before.
+pub fn open_at(path: &Path) -> Outcome<Open> {
+    let device = Device::open(path, Access::Read)?;
     Catalog::open(device).map_err(|failed| trouble(path.display(), failed.error))
+}
+
+/// Opens the store of this place to show what is in it, and says what speaks against it: the command shows it all the
+/// same and ends with that failure, so that the operator can see what to accept.
+pub fn look(place: &Place) -> Outcome<(Open, Outcome)> {
+    let path = path(place)?;
+    let store = open_at(&path)?;
+    let doubt = seen::check(&Sight::of(&store.info(), device::lasting_name(&path)));
+    Ok((store, doubt.map_or(Ok(()), Err)))
+}
+
+/// Opens the store of this place to make use of it, unless something speaks against it.
+pub fn open(place: &Place) -> Outcome<Open> {
+    let (store, doubt) = look(place)?;
+    doubt.map(|()| store)
 }
 
 #[cfg(test)]
@@ -56,7 +71,10 @@ pub mod tests {
     pub fn sample(name: &str) -> PathBuf {
         let path = scratch(name, 64 << 20);
         let mut device = Device::open(&path, Access::Exclusive).unwrap();
-        format(&mut device, &FormatOptions { label: "test", store_id: [7; 16], key: [9; 32], now_unix: 1 }).unwrap();
+        // An identity of its own: what dom0 remembers of stores is shared by all tests.
+        let mut store_id = [7; 16];
+        store_id.iter_mut().zip(name.bytes()).for_each(|(digit, byte)| *digit = byte);
+        format(&mut device, &FormatOptions { label: "test", store_id, key: [9; 32], now_unix: 1 }).unwrap();
         let mut store = Store::open(device).unwrap_or_else(|failed| panic!("{:?}", failed.error));
         let snapshot: SnapshotName = "web01@one".parse().unwrap();
         let new = NewSnapshot {
@@ -95,6 +113,28 @@ pub mod tests {
         std::fs::remove_file(path).unwrap();
         assert_eq!(listed.len(), 1);
         assert_eq!(listed[0].snapshot.as_ref().unwrap().data_pages, 2);
+    }
+
+    #[test]
+    fn a_store_that_went_back_is_shown_but_not_used_until_it_is_accepted() {
+        let path = sample("doubt");
+        let place = place(&path);
+        let now = Sight::of(&open(&place).unwrap().info(), device::lasting_name(&path));
+        seen::check(&Sight { generation: now.generation + 3, ..now.clone() });
+        let (mut store, doubt) = look(&place).unwrap();
+        assert_eq!(store.list().unwrap().len(), 1);
+        assert_eq!(doubt.unwrap_err().exit, Exit::StoreWentBack);
+        assert_eq!(open(&place).err().unwrap().exit, Exit::StoreWentBack);
+        crate::cmd::run(&crate::args::Cli { command: crate::args::Command::Store(crate::args::Store::Accept), place })
+            .unwrap();
+        let place = tests::place(&path);
+        assert!(open(&place).is_ok());
+        std::fs::remove_file(&path).unwrap();
+        // Another store on the same path.
+        let other = sample("other");
+        std::fs::rename(other, &path).unwrap();
+        assert_eq!(look(&place).unwrap().1.unwrap_err().exit, Exit::StoreSwapped);
+        std::fs::remove_file(path).unwrap();
     }
 
     #[test]

@@ -84,6 +84,8 @@ exits! {
     CannotWrite = 39, "cannot-write", "the output cannot be written";
     KeeperLost = 40, "keeper-lost", "the keeper could not start or went away: `livesave recover`";
     Inconsistent = 41, "inconsistent", "`store check` found something that is not as it must be";
+    StoreWentBack = 42, "store-went-back", "the store is older than it was when last seen: a copy of its device?";
+    StoreSwapped = 43, "store-swapped", "another store is on the device than was seen there";
 }
 
 impl Exit {

@@ -13,6 +13,7 @@ mod exit;
 mod host;
 mod image;
 mod keeper;
+mod seen;
 mod show;
 mod stub;
 mod waits;

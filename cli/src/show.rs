@@ -19,6 +19,12 @@ pub fn failure(failure: &Failure, as_json: bool) {
     }
 }
 
+/// Shows what went wrong beside a command that goes on.
+pub fn warn(failure: &Failure) {
+    // Standard error may be closed.
+    let _ = writeln!(io::stderr(), "{}", failure.to_string().replacen("livesave: ", "livesave: warning: ", 1));
+}
+
 /// Prints one result.
 pub fn print(text: &str) -> Outcome {
     let mut out = io::stdout().lock();

@@ -1,9 +1,12 @@
 //! The stub domain: where it is, what it says of itself, where its store is, and requests to it.
 
 use crate::args::Place;
+use crate::catalog;
 use crate::domain::{self, Found};
 use crate::exit::{Exit, Failure, Outcome};
+use crate::host::device::lasting_name;
 use crate::host::tree::Tree;
+use crate::seen::{self, Sight};
 use snapshot::status::{StubNode, StubState};
 use std::path::PathBuf;
 
@@ -75,6 +78,31 @@ pub fn store_path(tree: &mut impl Tree, place: &Place) -> Outcome<PathBuf> {
         let what = format!("domain '{}' has no disk whose path dom0 knows", domain.name);
         Exit::NoStore.fail(what).hint("name the store's device with --store")
     })
+}
+
+/// What the stub says of its store, to be compared with what was seen of it; None while it has none.
+pub fn sight(tree: &mut impl Tree, stub: &Stub) -> Outcome<Option<Sight>> {
+    let Some(id) = stub.node.store_id else { return Ok(None) };
+    let device = disk_of(tree, &stub.domain)?.map(|path| lasting_name(&path));
+    Ok(Some(Sight { id: id.to_string(), generation: stub.node.generation, device }))
+}
+
+/// As [`ready`], unless something speaks against the stub's store: then nothing more is to be written to it.
+pub fn trusted(tree: &mut impl Tree, place: &Place) -> Outcome<Stub> {
+    let stub = ready(tree, place)?;
+    match sight(tree, &stub)?.and_then(|sight| seen::check(&sight)) {
+        Some(doubt) => Err(doubt),
+        None => Ok(stub),
+    }
+}
+
+/// After the stub has changed the store: its new generation is remembered, if dom0 can read it. The next command that
+/// reads the store does it otherwise.
+pub fn remember(tree: &mut impl Tree, domain: &Found) {
+    let Ok(Some(path)) = disk_of(tree, domain) else { return };
+    if let Ok(store) = catalog::open_at(&path) {
+        let _ = seen::look(&Sight::of(&store.info(), lasting_name(&path)));
+    }
 }
 
 /// dom0's path of the domain's disk that holds the store: the one the stub names, or its only one.

@@ -14,7 +14,7 @@ type Names = BTreeMap<u64, String>;
 
 /// Checks.
 pub fn run(pages: bool, place: &Place) -> Outcome {
-    let mut store = catalog::open(place)?;
+    let (mut store, doubt) = catalog::look(place)?;
     let trouble = |error| catalog::trouble("the store", error);
     let names: Names = store.list().map_err(trouble)?.into_iter().map(|one| (one.id, one.name)).collect();
     // Draws on a terminal only.
@@ -28,7 +28,7 @@ pub fn run(pages: bool, place: &Place) -> Outcome {
     let report = report.map_err(trouble)?;
     print(&report, &names, pages, place.json)?;
     match report.flaws {
-        0 => Ok(()),
+        0 => doubt,
         n => {
             let what = if n == 1 { "1 flaw in the store".to_owned() } else { format!("{n} flaws in the store") };
             let hint = "`livesave verify --all` shows which snapshots are whole; nothing was repaired";

@@ -1,6 +1,6 @@
 //! Which command runs.
 
-use super::{cancel, check, doctor, export, init, list, recover, restore, rm, status, take, verify};
+use super::{accept, cancel, check, doctor, export, init, list, recover, restore, rm, status, take, verify};
 use crate::args::{Cli, Command, Store};
 use crate::exit::Outcome;
 use crate::keeper;
@@ -19,6 +19,7 @@ pub fn run(cli: &Cli) -> Outcome {
             init::run(device, label, destroy_contents_of.as_deref(), cli.place.json)
         }
         Command::Store(Store::Check { structure }) => check::run(!structure, &cli.place),
+        Command::Store(Store::Accept) => accept::run(&cli.place),
         Command::Ls { guest } => list::ls(guest.as_deref(), &cli.place),
         Command::Show { name } => list::show(name, &cli.place),
         Command::Verify { name } => verify::run(name.as_deref(), &cli.place),

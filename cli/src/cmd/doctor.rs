@@ -7,10 +7,12 @@ use crate::args::Place;
 use crate::config::Config;
 use crate::domain;
 use crate::exit::{Exit, Failure, Outcome};
+use crate::host::device::lasting_name;
 use crate::host::tree::{self, Tree};
 use crate::host::xen::Xen;
 use crate::host::xl;
-use crate::{show, stub, waits};
+use crate::seen::{self, Sight};
+use crate::{catalog, show, stub, waits};
 use serde_json::json;
 use snapshot::status::StubState;
 use std::path::Path;
@@ -180,8 +182,24 @@ fn stub_and_store(all: &mut Findings, xen: Option<&Xen>, tree: &mut impl Tree, p
         Err(failure) => all.fault("stub", &failure),
     }
     match stub::store_path(tree, place) {
-        Ok(path) => all.fine("store's device", path.display()),
+        Ok(path) => {
+            all.fine("store's device", path.display());
+            content(all, &path);
+        }
         Err(failure) => all.fault("store's device", &failure),
+    }
+}
+
+/// The store as it lies on the device, and what was seen of it.
+fn content(all: &mut Findings, path: &Path) {
+    let sight = match catalog::open_at(path) {
+        Ok(store) => Sight::of(&store.info(), lasting_name(path)),
+        Err(failure) => return all.fault("store's content", &failure),
+    };
+    match seen::look(&sight) {
+        Ok(None) => all.fine("store's past", format_args!("generation {}, the newest seen", sight.generation)),
+        Ok(Some(doubt)) => all.fault("store's past", &doubt),
+        Err(why) => all.add("store's past", Grade::Warning, why, "`livesave store accept`, if the store is right"),
     }
 }
 

@@ -1,10 +1,11 @@
 //! `livesave store init`: makes an empty store on a device that holds nothing and that nobody uses.
 
 use crate::exit::{Exit, Failure, Outcome};
-use crate::host::device::{Access, Device};
+use crate::host::device::{self, Access, Device};
 use crate::host::files;
 use crate::host::probe;
 use crate::host::tree::{self, Tree};
+use crate::seen::{self, Sight};
 use crate::{catalog, show};
 use serde_json::json;
 use snapshot::ports::BlockDevice;
@@ -32,6 +33,12 @@ pub fn run(path: &Path, label: &str, destroy: Option<&Path>, as_json: bool) -> O
     let options = FormatOptions { label, store_id: files::random()?, key: files::random()?, now_unix };
     store::format(&mut device, &options).map_err(|error| catalog::trouble(path.display(), error))?;
     let (id, bytes) = (store::StoreId(options.store_id), device.blocks().saturating_mul(4096));
+    // A new store is what is expected there from now on.
+    let sight = Sight { id: id.to_string(), generation: 0, device: Some(device::lasting_name(path)) };
+    if let Err(failure) = seen::accept(&sight) {
+        // The store is made all the same.
+        show::warn(&failure);
+    }
     if as_json {
         return show::print_json(&json!({ "store_id": id.to_string(), "bytes": bytes, "label": label }));
     }

@@ -12,15 +12,15 @@ use xen_hypercall::types::DomHandle;
 
 /// Lists the snapshots, of one guest or of all.
 pub fn ls(guest: Option<&str>, place: &Place) -> Outcome {
-    let mut store = catalog::open(place)?;
+    let (mut store, doubt) = catalog::look(place)?;
     let listed = store.list().map_err(|error| catalog::trouble("the store", error))?;
     let of_guest = |one: &&Listed| guest.is_none_or(|guest| one.name.split('@').next() == Some(guest));
     let listed: Vec<&Listed> = listed.iter().filter(of_guest).collect();
     if place.json {
-        return show::print_json(&listed.iter().map(|one| listed_json(one)).collect());
+        return show::print_json(&listed.iter().map(|one| listed_json(one)).collect()).and(doubt);
     }
     let headings = ["NAME", "TAKEN (UTC)", "MODE", ">MEMORY", ">STORED", ">PAUSE", ">TIME"];
-    show::print(&show::table(&headings, listed.iter().map(|one| listed_row(one))))
+    show::print(&show::table(&headings, listed.iter().map(|one| listed_row(one)))).and(doubt)
 }
 
 fn memory(info: &SnapshotInfo) -> u64 {
@@ -66,7 +66,7 @@ fn info_json(info: &SnapshotInfo) -> Value {
 /// Shows one snapshot.
 pub fn show(text: &str, place: &Place) -> Outcome {
     let name = parse_name(text)?.to_string();
-    let mut store = catalog::open(place)?;
+    let (mut store, doubt) = catalog::look(place)?;
     let mut reader = store.snapshot(&name).map_err(|error| catalog::trouble(&name, error))?;
     let config = reader.attachment(AttachmentKind::CONFIG_JSON).map_err(|error| catalog::trouble(&name, error))?;
     let disks = match config {
@@ -80,7 +80,7 @@ pub fn show(text: &str, place: &Place) -> Outcome {
         let mut value = info_json(info);
         value["disks"] = disks.collect();
         value["trace"] = trace::to_json(trace.as_ref().ok());
-        return show::print_json(&value);
+        return show::print_json(&value).and(doubt);
     }
     let mut rows = rows(info);
     for disk in &disks {
@@ -88,7 +88,7 @@ pub fn show(text: &str, place: &Place) -> Outcome {
         rows.push(vec![format!("disk {}", disk.vdev), format!("{} ({access})", disk.path)]);
     }
     let rounds = trace.map_or_else(|why| format!("no table of rounds: {why}"), |trace| trace::table(&trace));
-    show::print(&format!("{}\n\n{rounds}", show::table(&["snapshot", &name], rows)))
+    show::print(&format!("{}\n\n{rounds}", show::table(&["snapshot", &name], rows))).and(doubt)
 }
 
 fn rows(info: &SnapshotInfo) -> Vec<Vec<String>> {

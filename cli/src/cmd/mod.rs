@@ -1,5 +1,6 @@
 //! The commands, a file each. Every one returns the failure that becomes the exit status.
 
+mod accept;
 mod cancel;
 mod check;
 mod dispatch;

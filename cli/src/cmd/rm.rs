@@ -27,7 +27,7 @@ pub fn parse_name(text: &str) -> Outcome<SnapshotName> {
 pub fn run(text: &str, place: &Place) -> Outcome {
     let name = parse_name(text)?;
     let mut store = tree::connect()?;
-    let stub = stub::ready(&mut store, place)?;
+    let stub = stub::trusted(&mut store, place)?;
     let token = Token(files::random()?);
     let base = stub::base(&stub.domain);
     let request = Request::Remove(Remove { token, name: name.clone() }).to_string();
@@ -38,11 +38,14 @@ pub fn run(text: &str, place: &Place) -> Outcome {
     loop {
         let status = take::status_of(&mut store, &base, token)?;
         if let Some(status) = status.as_ref().filter(|status| status.state.is_final()) {
-            return match faults::judge(status, &format!("the removal of {name}")) {
-                Some(failure) => Err(failure),
-                None if place.json => show::print_json(&json!({ "removed": name.to_string() })),
-                None => show::print(&format!("removed {name}")),
-            };
+            if let Some(failure) = faults::judge(status, &format!("the removal of {name}")) {
+                return Err(failure);
+            }
+            stub::remember(&mut store, &stub.domain);
+            if place.json {
+                return show::print_json(&json!({ "removed": name.to_string() }));
+            }
+            return show::print(&format!("removed {name}"));
         }
         if status != last {
             (heard, last) = (Instant::now(), status);

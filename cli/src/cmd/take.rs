@@ -39,7 +39,7 @@ const LAST_WORD: Duration = Duration::from_secs(5);
 /// Takes a snapshot.
 pub fn run(take: &args::Take, place: &Place) -> Outcome {
     let mut store = tree::connect()?;
-    let stub = stub::ready(&mut store, place)?;
+    let stub = stub::trusted(&mut store, place)?;
     let xen = Xen::open()?;
     let found = domain::resolve_guest(&mut store, &take.domain)?;
     if found.domid == stub.domain.domid {
@@ -74,6 +74,7 @@ pub fn run(take: &args::Take, place: &Place) -> Outcome {
     progress.end();
     let (status, ending) = ended.map_err(|failure| after_the_keeper(failure, &found.name))?;
     judge(&status, &ending, &found.name)?;
+    stub::remember(&mut store, &stub.domain);
     report(&name, take.mode, &status, &ending, place)
 }
 

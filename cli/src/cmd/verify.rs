@@ -11,7 +11,7 @@ use snapshot::store::{StoreError, VerifyReport};
 
 /// Verifies.
 pub fn run(name: Option<&str>, place: &Place) -> Outcome {
-    let mut store = catalog::open(place)?;
+    let (mut store, doubt) = catalog::look(place)?;
     let names = match name {
         Some(text) => vec![parse_name(text)?.to_string()],
         None => {
@@ -32,7 +32,7 @@ pub fn run(name: Option<&str>, place: &Place) -> Outcome {
     }
     let bad = results.iter().filter(|(_, result)| !result.as_ref().is_ok_and(VerifyReport::is_clean)).count();
     match bad {
-        0 => Ok(()),
+        0 => doubt,
         n => Err(Exit::BadStore
             .fail(format_args!("{n} of {} snapshots are damaged", results.len()))
             .hint("the others can be restored; look at the disk")),

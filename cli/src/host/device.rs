@@ -8,7 +8,7 @@ use rustix::fs::OFlags;
 use snapshot::ports::{BlockDevice, BlockIdx, IO_MAX, IoError, PAGE_SIZE};
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// An open device.
@@ -39,6 +39,22 @@ fn refusal(path: &Path, error: &io::Error) -> Failure {
         ErrorKind::PermissionDenied => Exit::NoStore.fail(what).hint("run livesave as root"),
         _ => Exit::NoStore.fail(what),
     }
+}
+
+/// A name of the device that is the same after a reboot, as far as there is one: the file behind a loop device, the
+/// name of a device-mapper volume, else the path with links followed.
+pub fn lasting_name(path: &Path) -> String {
+    let block = std::fs::metadata(path).ok().filter(|metadata| metadata.file_type().is_block_device());
+    if let Some(number) = block.map(|metadata| metadata.rdev()) {
+        let node = format!("/sys/dev/block/{}:{}", rustix::fs::major(number), rustix::fs::minor(number));
+        for (node, before) in [(format!("{node}/loop/backing_file"), ""), (format!("{node}/dm/name"), "/dev/mapper/")] {
+            let name = std::fs::read_to_string(node).unwrap_or_default();
+            if !name.trim().is_empty() {
+                return format!("{before}{}", name.trim());
+            }
+        }
+    }
+    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
 }
 
 impl Device {

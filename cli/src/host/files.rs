@@ -1,4 +1,5 @@
-//! Files of state under /run/livesave: locks and the keeper's records, and files with guest memory.
+//! Files of state: locks and the keeper's records under /run/livesave, and how files of any directory are replaced,
+//! held, and made for guest memory.
 //!
 //! A record is written to a new file, synced and renamed, so that a reader never sees half of one. All are 0600, in a
 //! directory that is 0700.
@@ -8,6 +9,8 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 /// The directory of all state. `LIVESAVE_RUN` moves it, for tests.
 pub fn run_dir() -> PathBuf {
@@ -39,6 +42,25 @@ pub fn lock(name: &str) -> Outcome<Option<Lock>> {
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(trouble(&path, &error)),
     }
+}
+
+/// How often a lock that others hold for moments is tried, and the pause in between.
+const HOLD_TRIES: u32 = 100;
+const HOLD_PAUSE: Duration = Duration::from_millis(20);
+
+/// Makes `dir` if it is not there, and takes the lock `name` in it, which its holders keep for moments only.
+pub fn hold(dir: &Path, name: &str) -> io::Result<File> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let path = dir.join(format!("{name}.lock"));
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    for _ in 0..HOLD_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => thread::sleep(HOLD_PAUSE),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+    Err(io::ErrorKind::WouldBlock.into())
 }
 
 /// Replaces a file by `content`, durably.
