@@ -83,11 +83,6 @@ impl Config {
         self.0["c_info"]["type"].as_str()
     }
 
-    /// A number of its build information (`max_memkb`, `max_vcpus`, `shadow_memkb`).
-    pub fn number(&self, member: &str) -> Option<u64> {
-        self.0["b_info"][member].as_u64()
-    }
-
     /// Its disks.
     pub fn disks(&self) -> Outcome<Vec<Disk>> {
         let Some(disks) = self.0["disks"].as_array() else { return Ok(Vec::new()) };

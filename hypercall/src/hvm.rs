@@ -28,6 +28,15 @@ pub const SAVED_PARAMS: [u32; 16] = [
     abi::PARAM_MCA_CAP,
 ];
 
+/// Those of [`SAVED_PARAMS`] that a running guest can change (xen/arch/x86/hvm/hvm.c: hvm_allow_set_param, 4.17 to
+/// 4.22); all others are set by the toolstack when it builds the domain.
+pub const GUEST_PARAMS: [u32; 4] = [
+    abi::PARAM_VM86_TSS_SIZED,
+    abi::PARAM_ACPI_IOPORTS_LOCATION,
+    abi::PARAM_VM_GENERATION_ID_ADDR,
+    abi::PARAM_X87_FIP_WIDTH,
+];
+
 /// Reads a parameter (`abi::hvm::PARAM_*`) of a PVH or HVM domain.
 ///
 /// # Errors

@@ -75,6 +75,18 @@ impl<T: Transport> Domctl<T> {
         Ok(DirtyStats { fault_count: op.fault_count, dirty_count: op.dirty_count })
     }
 
+    /// Bytes of the domain's paging pool, what is in use included. Xen takes from it the p2m of a PVH or HVM domain and
+    /// its dirty bitmap. Needs `domain getpagingmempool`, which dom0 has and the stub has not.
+    ///
+    /// # Errors
+    /// What Xen answered: -EOPNOTSUPP for PV.
+    pub fn paging_pool_bytes(&self, domain: DomId) -> Result<u64> {
+        let mut op = raw::PagingMempool::new_zeroed();
+        // SAFETY: there is no address.
+        unsafe { self.issue("XEN_DOMCTL_get_paging_mempool_size", raw::GET_PAGING_MEMPOOL_SIZE, domain, &mut op) }?;
+        Ok(op.size)
+    }
+
     fn fetch(
         &self,
         call: &'static str,

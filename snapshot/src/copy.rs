@@ -35,8 +35,6 @@ pub struct PassRun<'a, T, R> {
     pub counters: &'a mut Counters,
     /// The last set: no page may fail.
     pub strict: bool,
-    /// Calls on the target so far.
-    pub calls: u64,
 }
 
 impl<T: DirtyLog + GuestMemory, R: Recorder> PassRun<'_, T, R> {
@@ -78,7 +76,6 @@ impl<T: DirtyLog + GuestMemory, R: Recorder> PassRun<'_, T, R> {
     /// Gfns that were no memory when we last looked: ask again.
     fn ask_unknown(&mut self) -> Result<(), Trouble> {
         let Tracking { batch, unknown, types, populated, moved, .. } = self.tracking;
-        self.calls += 1;
         ask(self.target, unknown, types)?;
         for (&gfn, &kind) in unknown.gfns().iter().zip(types.iter()) {
             learn(populated, gfn, kind)?;
@@ -105,7 +102,6 @@ impl<T: DirtyLog + GuestMemory, R: Recorder> PassRun<'_, T, R> {
             trouble: None,
         };
         if !batch.gfns().is_empty() {
-            self.calls += 1;
             let answer = self.target.copy(batch.gfns(), &mut |index, page| sink.take(index, page));
             sink.check(answer)?;
         }

@@ -183,9 +183,12 @@ pub struct BlockIdx(pub u64);
 pub trait DomainControl {
     /// What Xen says of it now.
     fn info(&mut self) -> Result<DomainInfo, TargetError>;
+    /// Hypercalls that this domain has issued so far, for whatever purpose: the difference over the pause is its price.
+    fn hypercalls(&self) -> u64;
     /// Highest gfn of its p2m (XENMEM_maximum_gpfn). For PV the guest writes it: hostile.
     fn max_gfn(&mut self) -> Result<Gfn, TargetError>;
-    /// CPUID and MSR policy, as bodies of libxc records. Called while the guest runs.
+    /// CPUID and MSR policy, as bodies of libxc records. Called while the guest runs, and before `platform_records`,
+    /// for which it fetches what cannot change any more.
     fn static_records(&mut self, out: &mut dyn FnMut(RecordKind, &[u8])) -> Result<(), TargetError>;
     /// TSC info, HVM context, HVM parameters, in this order, as bodies of libxc records. Called in the pause.
     fn platform_records(&mut self, out: &mut dyn FnMut(RecordKind, &[u8])) -> Result<(), TargetError>;
@@ -219,7 +222,8 @@ pub trait GuestMemory {
     /// Types of at most [`BATCH_MAX`] gfns; `out` has the same length.
     fn types(&mut self, gfns: &[Gfn], out: &mut [PageType]) -> Result<(), TargetError>;
     /// Maps at most [`BATCH_MAX`] gfns afresh, copies each page ONCE to private memory and hands the copy out with its
-    /// index, in order. An unmappable page is a per-page error. `Stop` ends the call early with `Ok`.
+    /// index, in order. An unmappable page is a per-page error. `Stop` ends the call early with `Ok`. Domid and handle
+    /// are compared after the mapping and before the first page is handed out: no page of another domain ever is.
     fn copy(&mut self, gfns: &[Gfn], out: &mut PageSink<'_>) -> Result<(), TargetError>;
 }
 
@@ -251,6 +255,8 @@ pub enum Message {
     Cancel,
     /// `verdict` with our token.
     Verdict(Verdict),
+    /// Nothing can be written to the store any more: its device is closing or gone.
+    StoreLost,
 }
 
 /// The line to dom0 is down. The session ends as void; the keeper sees the silence.

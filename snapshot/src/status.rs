@@ -136,7 +136,7 @@ counters! {
     cleans = "cleans",
     /// PEEK calls.
     peeks = "peeks",
-    /// Port calls on the target between the sight of the suspend and the release.
+    /// Hypercalls of the stub, all of them, between the sight of the suspend and the release.
     pause_calls = "pause-calls",
     /// Pages copied between the sight of the suspend and the release.
     pause_pages = "pause-pages",

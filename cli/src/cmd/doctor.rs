@@ -4,7 +4,6 @@
 
 use super::preflight;
 use crate::args::Place;
-use crate::config::Config;
 use crate::domain;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::host::device::lasting_name;
@@ -160,9 +159,12 @@ fn stub_and_store(all: &mut Findings, xen: Option<&Xen>, tree: &mut impl Tree, p
             match node.state {
                 StubState::Idle | StubState::Busy => all.fine("stub", known),
                 StubState::Starting => all.add("stub", Grade::Warning, "still boots", "wait a few seconds"),
-                StubState::Failed => {
-                    all.add("stub", Grade::Fault, &node.reason, "`xl console` shows its log; start it again")
-                }
+                StubState::Failed => all.add(
+                    "stub",
+                    Grade::Fault,
+                    &node.reason,
+                    "`xl console` shows its log; if it says no more `trying again`, start it again",
+                ),
             }
             if let Some(Ok(Some(info))) = xen.map(|xen| xen.info(found.domain.domid, None)) {
                 if info.is_hvm() {
@@ -173,6 +175,8 @@ fn stub_and_store(all: &mut Findings, xen: Option<&Xen>, tree: &mut impl Tree, p
                 }
             }
             match node.store_id {
+                // The row of the stub says why.
+                _ if node.state == StubState::Failed => {}
                 Some(id) => all.fine("store", format_args!("{id}, {}", show::size(node.blocks.saturating_mul(4096)))),
                 None => {
                     all.add("store", Grade::Fault, "the stub has none", "`livesave store init`, then start the stub")
@@ -211,7 +215,10 @@ fn of_guest(all: &mut Findings, xen: &Xen, tree: &mut impl Tree, word: &str) {
     match preflight::check(xen, tree, &found) {
         Ok(guest) => {
             all.fine("guest", format_args!("'{}' (domain {}) can be taken", found.name, found.domid));
-            pool(all, &guest.config);
+            match xen.paging_pool(found.domid) {
+                Ok(bytes) => pool(all, &guest.info, bytes),
+                Err(error) => all.add("guest's paging pool", Grade::Warning, error, "`xl dmesg` may say more"),
+            }
         }
         Err(failure) => all.fault("guest", &failure),
     }
@@ -223,17 +230,27 @@ fn of_guest(all: &mut Findings, xen: &Xen, tree: &mut impl Tree, word: &str) {
     label(all, found.domid.raw());
 }
 
-/// libxl's default pool: 1 MiB for each vCPU and 8 KiB for each MiB of memory (libxl_get_required_shadow_memory).
-fn pool(all: &mut Findings, config: &Config) {
-    let need = 1024 * config.number("max_vcpus").unwrap_or(1) + 8 * (config.number("max_memkb").unwrap_or(0) >> 10);
-    match config.number("shadow_memkb") {
-        Some(kib) if kib < need => {
-            let found = format!("{kib} KiB, dirty tracking may need {need}");
-            all.add("guest's paging pool", Grade::Warning, found, "raise shadow_memory in its configuration");
-        }
-        Some(kib) => all.fine("guest's paging pool", format_args!("{kib} KiB")),
-        None => all.fine("guest's paging pool", "libxl's default"),
+/// Most pages of the paging pool that a tracked guest takes.
+///
+/// Log-dirty splits superpages as they are written, so in the end the p2m has a table for each 512 pages, and tables
+/// above (xen/arch/x86/mm/p2m-pt.c). The bitmap has a leaf for each 32768 gfns, nodes above (paging_mark_pfn_dirty).
+/// Beside its memory a PVH guest has special pages below 4 GiB: one more leaf and two more tables. HAP itself needs a
+/// monitor table or two for each vCPU.
+fn pool_pages(max_pages: u64, vcpus: u64) -> u64 {
+    let tree = |leaves: u64| leaves + leaves.div_ceil(512) + leaves.div_ceil(512 * 512) + 1;
+    tree(max_pages.div_ceil(512) + 2) + tree(max_pages.div_ceil(32768) + 1) + 2 * vcpus
+}
+
+/// Xen gives up tracking when the pool is empty, and the take fails; so a small pool is a warning beforehand.
+fn pool(all: &mut Findings, info: &DomainInfo, bytes: u64) {
+    let need = pool_pages(info.max_pages, u64::from(info.max_vcpu_id.unwrap_or(0)) + 1) * 4096;
+    if bytes >= need {
+        let found = format!("{}, tracking needs {}", show::size(bytes), show::size(need));
+        return all.fine("guest's paging pool", found);
     }
+    let found = format!("{}, but tracking may need {}", show::size(bytes), show::size(need));
+    let todo = format!("shadow_memory = {} in its configuration", need.div_ceil(1 << 20));
+    all.add("guest's paging pool", Grade::Warning, found, todo);
 }
 
 fn label(all: &mut Findings, domid: u16) {
@@ -267,6 +284,22 @@ mod tests {
         assert_eq!(judge_flask("Enforcing\n").0, Grade::Fine);
         assert_eq!(judge_flask("Permissive\n").0, Grade::Warning);
         assert_eq!(judge_flask("Flask XSM Disabled\n").0, Grade::Fault);
+    }
+
+    #[test]
+    fn the_pool_that_xl_gives_by_default_suffices_and_a_smaller_one_is_a_warning() {
+        // libxl_get_required_paging_memory: 1 MiB for each vCPU and 8 KiB for each MiB.
+        for (mib, vcpus) in [(64, 1), (128, 1), (1024, 2), (262_144, 64)] {
+            let (pages, given) = (mib * 256, 256 * vcpus + 2 * mib);
+            let need = pool_pages(pages, vcpus);
+            assert!(need <= given, "{mib} MiB, {vcpus} vCPUs: {need} of {given} pages");
+            assert!(need >= pages / 512 + pages / 32768, "{mib} MiB: the tables alone take more than {need}");
+        }
+        let info = DomainInfo { max_pages: 128 * 256, max_vcpu_id: Some(0), ..crate::cmd::preflight::tests::info() };
+        let mut all = Findings::default();
+        pool(&mut all, &info, 100 * 4096);
+        pool(&mut all, &info, 60 * 4096);
+        assert_eq!([all.0[0].grade, all.0[1].grade], [Grade::Fine, Grade::Warning]);
     }
 
     #[test]

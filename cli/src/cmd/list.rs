@@ -8,6 +8,7 @@ use crate::exit::Outcome;
 use crate::{catalog, show};
 use serde_json::{Value, json};
 use snapshot::store::{AttachmentKind, Listed, SnapshotInfo};
+use std::collections::BTreeMap;
 use xen_hypercall::types::DomHandle;
 
 /// Lists the snapshots, of one guest or of all.
@@ -74,21 +75,34 @@ pub fn show(text: &str, place: &Place) -> Outcome {
         None => Vec::new(),
     };
     let trace = trace::of(&mut reader);
+    let counted = reader.attachment(AttachmentKind::STATS).map_err(|error| catalog::trouble(&name, error))?;
+    let counted = counts(&counted.unwrap_or_default());
     let info = reader.info();
     if place.json {
         let disks = disks.iter().map(|disk| json!({ "vdev": disk.vdev, "path": disk.path, "writable": disk.writable }));
         let mut value = info_json(info);
         value["disks"] = disks.collect();
         value["trace"] = trace::to_json(trace.as_ref().ok());
+        value["counted"] = json!(counted);
         return show::print_json(&value).and(doubt);
     }
     let mut rows = rows(info);
+    if let Some(calls) = counted.get("pause-calls") {
+        rows.push(vec!["hypercalls in it".to_owned(), calls.to_string()]);
+    }
     for disk in &disks {
         let access = if disk.writable { "writable" } else { "read-only" };
         rows.push(vec![format!("disk {}", disk.vdev), format!("{} ({access})", disk.path)]);
     }
     let rounds = trace.map_or_else(|why| format!("no table of rounds: {why}"), |trace| trace::table(&trace));
     show::print(&format!("{}\n\n{rounds}", show::table(&["snapshot", &name], rows))).and(doubt)
+}
+
+/// What the session counted (docs/protocol/xenstore.md, status): whatever is `key=number`.
+fn counts(text: &[u8]) -> BTreeMap<String, u64> {
+    let text = String::from_utf8_lossy(text);
+    let lines = text.lines().filter_map(|line| line.split_once('='));
+    lines.filter_map(|(key, value)| Some((key.to_owned(), value.parse().ok()?))).collect()
 }
 
 fn rows(info: &SnapshotInfo) -> Vec<Vec<String>> {
@@ -107,4 +121,16 @@ fn rows(info: &SnapshotInfo) -> Vec<Vec<String>> {
         row("our part of the pause", show::time(info.pause_us)),
         row("digest", info.root_digest.to_string()),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_numbers_and_nothing_else() {
+        let counted = counts(b"round=3\npause-calls=17\nerror=\nrubbish\n\xff=1");
+        assert_eq!(counted.get("pause-calls"), Some(&17));
+        assert_eq!(counted.len(), 3, "{counted:?}");
+    }
 }

@@ -93,12 +93,12 @@ pub fn check(xen: &Xen, tree: &mut impl Tree, found: &Found) -> Outcome<Guest> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use crate::domain::tests::tree;
     use xen_hypercall::types::{DomId, Mfn, ShutdownReason};
 
-    fn info() -> DomainInfo {
+    pub fn info() -> DomainInfo {
         DomainInfo {
             domain: DomId::new(5),
             handle: Default::default(),

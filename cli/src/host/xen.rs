@@ -91,6 +91,11 @@ impl Xen {
         Ok(memory::pod_target(self.domctl.transport(), domid)?.pod_entries != 0)
     }
 
+    /// Bytes of the domain's paging pool.
+    pub fn paging_pool(&self, domid: DomId) -> Result<u64> {
+        self.domctl.paging_pool_bytes(domid)
+    }
+
     /// Whether log-dirty is on: ENABLE tells, and is undone when it was off.
     pub fn log_dirty_on(&self, domid: DomId) -> Result<bool> {
         match self.domctl.logdirty_enable(domid) {

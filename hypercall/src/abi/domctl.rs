@@ -42,6 +42,8 @@ constants! {
     GET_VCPU_MSRS: u32 = 72, "XEN_DOMCTL_get_vcpu_msrs";
     /// Operation: the CPUID and MSR policy.
     GET_CPU_POLICY: u32 = 82, "XEN_DOMCTL_get_cpu_policy";
+    /// Operation: the size of the paging pool.
+    GET_PAGING_MEMPOOL_SIZE: u32 = 85, "XEN_DOMCTL_get_paging_mempool_size";
     /// The interface version of the headers in use.
     INTERFACE_VERSION_4_17: u32 = 0x15, "XEN_DOMCTL_INTERFACE_VERSION";
     /// Shadow operation: log-dirty off.
@@ -342,6 +344,11 @@ structs! {
         flags: u32 = "flags" @ 4,
         /// Its value.
         val: u64 = "val" @ 8,
+    }
+    /// Argument of get_paging_mempool_size.
+    PagingMempool = "struct xen_domctl_paging_mempool", 8 {
+        /// Out: bytes.
+        size: u64 = "size" @ 0,
     }
     /// Argument of subscribe.
     Subscribe = "struct xen_domctl_subscribe", 4 {

@@ -42,6 +42,21 @@ fn a_frame_is_golden() {
 }
 
 #[test]
+fn the_paging_pool_is_what_xen_writes() {
+    let fake = Fake::new();
+    let domctl = domctl(&fake);
+    expect::<raw::PagingMempool>(&fake, raw::GET_PAGING_MEMPOOL_SIZE, |op, _| {
+        assert_eq!(op.size, 0);
+        op.size = 3 << 20;
+        0
+    });
+    assert_eq!(domctl.paging_pool_bytes(DOMAIN), Ok(3 << 20));
+    expect::<raw::PagingMempool>(&fake, raw::GET_PAGING_MEMPOOL_SIZE, |_, _| -95);
+    assert_eq!(domctl.paging_pool_bytes(DOMAIN).unwrap_err().xen(), Some(XenErrno::EOPNOTSUPP));
+    fake.finish();
+}
+
+#[test]
 fn unsubscribing_is_port_0() {
     let fake = Fake::new();
     let domctl = domctl(&fake);

@@ -5,10 +5,14 @@
 
 use core::arch::asm;
 use core::marker::PhantomData;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Loan, Transport};
 use crate::types::PAGE_SIZE;
 use crate::{Result, XenErrno};
+
+/// Hypercalls issued through any page of this program.
+static ISSUED: AtomicU64 = AtomicU64::new(0);
 
 /// Bytes of a stub.
 const STUB_LEN: usize = 32;
@@ -32,6 +36,12 @@ impl HypercallPage {
     #[must_use]
     pub const unsafe fn new(base: *const u8) -> Self {
         Self { base }
+    }
+
+    /// How many hypercalls this domain has issued so far, whoever asked for them.
+    #[must_use]
+    pub fn issued() -> u64 {
+        ISSUED.load(Ordering::Relaxed)
     }
 
     /// The address of a stub, or None for a number that has none.
@@ -58,6 +68,7 @@ impl Loan for Direct<'_> {
 macro_rules! enter {
     ($page:expr, $number:expr $(, $register:tt = $argument:expr)*) => {{
         let Some(stub) = $page.stub($number) else { return -i64::from(XenErrno::ENOSYS.raw()) };
+        ISSUED.fetch_add(1, Ordering::Relaxed);
         let result: i64;
         // SAFETY: `HypercallPage::new` promised a page of stubs, whose clobbers are all named (memory is clobbered by
         // default, and without `nostack` the return address may be pushed); the caller vouches for the call.
@@ -207,6 +218,14 @@ mod tests {
         // SAFETY: stub 6 writes eight bytes at its first argument, where `word` is and nobody reads.
         let answer = unsafe { page.call1(6, address) };
         assert_eq!((answer, u64::from_le_bytes(word)), (0, 0x5a));
+    }
+
+    #[test]
+    fn every_call_is_counted() {
+        let before = HypercallPage::issued();
+        (1..=5).for_each(|arity| _ = echo(arity, 1));
+        // Other tests issue calls meanwhile.
+        assert!(HypercallPage::issued() >= before + 5);
     }
 
     #[test]

@@ -6,7 +6,8 @@ use alloc::rc::Rc;
 use core::cell::RefCell;
 
 use snapshot::ports::{BlockDevice, BlockIdx, IoError};
-use xen_drivers::blkfront::{self, Blkfront, Geometry};
+use xen_drivers::blkfront::{self, Blkfront, ConnectError, Geometry};
+use xen_drivers::xenstore::{Client, Wire};
 
 use crate::platform::Xen;
 
@@ -25,6 +26,16 @@ impl Disk {
     /// What the device is.
     pub fn geometry(&self) -> Geometry {
         *self.front.borrow().geometry()
+    }
+
+    /// Whether a watch event with this token is about the backend of this disk.
+    pub fn is_watched_by(&self, token: &str) -> bool {
+        self.front.borrow().watch_token() == token
+    }
+
+    /// Looks at the backend's state: an error, now and for every later call, if it is closing or gone.
+    pub fn look<W: Wire>(&self, store: &mut Client<W>) -> Result<(), ConnectError> {
+        self.front.borrow_mut().look(store)
     }
 
     /// The frontend, to close it; None while another handle is left.

@@ -39,6 +39,8 @@ impl GuestMemory for XenTarget {
         self.errnos.clear();
         self.errnos.resize(gfns.len(), 0);
         let batch = window::map(self.domid, &self.frames, &mut self.errnos).map_err(translate)?;
+        // What is mapped stays what it is, so one look now tells whose pages all of these are.
+        self.domctl.getdomaininfo(self.domid, Some(self.handle)).map_err(translate)?;
         for index in 0..gfns.len() {
             let copied = batch.copy(index, &mut self.page);
             let page = copied.map(|()| &self.page).map_err(|errno| PageError { errno });

@@ -1,8 +1,9 @@
 //! One guest: found by domid and handle, asked for what it is and for its platform state.
 //!
-//! A domid can be given to another domain at any moment, so whatever changes the guest's state or leads to a decision
-//! compares domid and handle first. Reading its frames does not, batch by batch: a batch read from another domain is
-//! found out by the next `info`, which the engine needs before it seals, and costs nothing but the take.
+//! A domid can be given to another domain at any moment, so whatever changes the guest's state, hands out its memory
+//! or leads to a decision compares domid and handle. A handle that is lost does not come back to the domid, so a
+//! comparison after an act vouches for all before it. Questions about types and dirty bits are not compared: a wrong
+//! answer is found out by the next comparison, which the engine needs before it seals, and costs but the take.
 
 use alloc::vec::Vec;
 
@@ -25,7 +26,7 @@ const POLICY_MAX: u32 = 4096;
 pub struct XenTarget {
     pub(super) domctl: Domctl<HypercallPage>,
     pub(super) domid: DomId,
-    handle: DomHandle,
+    pub(super) handle: DomHandle,
     /// Frame numbers of a batch: what goes into a hypercall.
     pub(super) frames: Vec<u64>,
     /// The answers for a batch, one errno each.
@@ -34,6 +35,8 @@ pub struct XenTarget {
     pub(super) page: Page,
     /// Room for the HVM context, had before the pause.
     context: Vec<u8>,
+    /// The HVM parameters; those that the guest can change are fetched again in the pause.
+    params: [u64; hvm::SAVED_PARAMS.len()],
 }
 
 /// Whose fault an error is.
@@ -65,7 +68,16 @@ impl XenTarget {
         let (mut frames, mut errnos) = (Vec::new(), Vec::new());
         reserve(&mut frames, window::MAX_BATCH)?;
         reserve(&mut errnos, window::MAX_BATCH)?;
-        Ok(Self { domctl, domid, handle, frames, errnos, page: [0; 4096], context: Vec::new() })
+        Ok(Self {
+            domctl,
+            domid,
+            handle,
+            frames,
+            errnos,
+            page: [0; 4096],
+            context: Vec::new(),
+            params: Default::default(),
+        })
     }
 
     /// Is it still the one? To be called before anything that changes it.
@@ -111,14 +123,23 @@ impl XenTarget {
         Ok(body)
     }
 
+    /// Fetches the HVM parameters that `wanted` names.
+    fn fetch_params(&mut self, wanted: impl Fn(u32) -> bool) -> Result<(), TargetError> {
+        for (index, value) in hvm::SAVED_PARAMS.into_iter().zip(&mut self.params) {
+            if wanted(index) {
+                *value = hvm::get_param(&hv::xen(), self.domid, index).map_err(translate)?;
+            }
+        }
+        Ok(())
+    }
+
     /// HVM_PARAMS: count u32, zero u32, then index u64 and value u64 of each parameter that is not zero.
     fn params(&self) -> Result<heapless::Vec<u8, PARAMS_BYTES>, TargetError> {
         let mut body = heapless::Vec::new();
         let full = |_| TargetError::NoMemory;
         body.extend_from_slice(&[0; 8]).map_err(full)?;
         let mut count = 0u32;
-        for index in hvm::SAVED_PARAMS {
-            let value = hvm::get_param(&hv::xen(), self.domid, index).map_err(translate)?;
+        for (index, value) in hvm::SAVED_PARAMS.into_iter().zip(self.params) {
             if value != 0 {
                 body.extend_from_slice(&u64::from(index).to_le_bytes()).map_err(full)?;
                 body.extend_from_slice(&value.to_le_bytes()).map_err(full)?;
@@ -157,6 +178,10 @@ impl DomainControl for XenTarget {
         })
     }
 
+    fn hypercalls(&self) -> u64 {
+        HypercallPage::issued()
+    }
+
     fn max_gfn(&mut self) -> Result<Gfn, TargetError> {
         memory::maximum_gpfn(&hv::xen(), self.domid).map_err(translate)
     }
@@ -166,6 +191,7 @@ impl DomainControl for XenTarget {
         let (leaves, msrs) = self.policy()?;
         out(RecordKind::X86_CPUID_POLICY, leaves.as_bytes());
         out(RecordKind::X86_MSR_POLICY, msrs.as_bytes());
+        self.fetch_params(|_| true)?;
         self.prepare_context()
     }
 
@@ -173,6 +199,7 @@ impl DomainControl for XenTarget {
         out(RecordKind::X86_TSC_INFO, &self.tsc_info()?);
         let length = self.domctl.gethvmcontext(self.domid, &mut self.context).map_err(translate)?;
         out(RecordKind::HVM_CONTEXT, &self.context[..length]);
+        self.fetch_params(|index| hvm::GUEST_PARAMS.contains(&index))?;
         out(RecordKind::HVM_PARAMS, &self.params()?);
         Ok(())
     }

@@ -2,7 +2,7 @@
 //!
 //! A store whose heartbeat moves belongs to a stub that lives, and is left alone. While this one lives its own moves:
 //! in the idle loop, and whenever the engine looks at its messages. The block says nothing about the content of the
-//! store, so an error while it is written is left to the next write that matters.
+//! store, but an error while it is written means that the device fails: the service then opens the store anew.
 
 use core::fmt;
 
@@ -56,8 +56,13 @@ impl Beat {
         let writer = version::guest_handle(&hv::xen()).map_or([0; 16], |handle| handle.raw());
         let sequence = wait_for_silence(&mut disk, store, writer)?;
         let mut beat = Self { disk, store, writer, sequence, next_ns: 0 };
-        beat.tick();
+        beat.tick().map_err(ClaimError::Store)?;
         Ok(Some(beat))
+    }
+
+    /// The disk that it beats on.
+    pub fn disk(&self) -> &Disk {
+        &self.disk
     }
 
     /// When the next beat is due.
@@ -65,26 +70,27 @@ impl Beat {
         self.next_ns
     }
 
-    /// Beats, if it is time.
-    pub fn tick(&mut self) {
+    /// Beats, if it is time. An error is one of the device, perhaps of an earlier write.
+    pub fn tick(&mut self) -> Result<(), StoreError> {
         let now_ns = Xen.now_ns();
-        if now_ns >= self.next_ns {
-            self.next_ns = now_ns.saturating_add(PERIOD_NS);
-            self.write(true);
+        if now_ns < self.next_ns {
+            return Ok(());
         }
+        self.next_ns = now_ns.saturating_add(PERIOD_NS);
+        self.write(true)
     }
 
     /// The last beat: closed in order.
     pub fn close(mut self) {
-        self.write(false);
+        if let Err(error) = self.write(false) {
+            debug!("the last heartbeat: {error}");
+        }
     }
 
-    fn write(&mut self, in_use: bool) {
+    fn write(&mut self, in_use: bool) -> Result<(), StoreError> {
         self.sequence = self.sequence.saturating_add(1);
         let beat = Heartbeat { writer: self.writer, sequence: self.sequence, unix: time::wall_clock().0, in_use };
-        if let Err(error) = beat.write(&mut self.disk, self.store) {
-            debug!("heartbeat: {error}");
-        }
+        beat.write(&mut self.disk, self.store)
     }
 }
 

@@ -1,9 +1,12 @@
 //! Which block device holds the store, and the connection to it.
 
+use alloc::format;
+use alloc::string::String;
 use core::fmt;
 
 use xen_drivers::blkfront::{self, ConnectError};
 use xen_drivers::platform::Platform;
+use xen_drivers::xenstore::Nodes;
 
 use super::line::Store;
 use crate::boot::StoreDisk;
@@ -37,29 +40,43 @@ impl fmt::Display for DiskError {
     }
 }
 
-/// Finds and connects the store's disk.
-pub fn open(store: &mut Store, wanted: &StoreDisk) -> Result<(u32, Disk), DiskError> {
+/// Where the backend of the store's disk stands in xenstore; None while no such disk is attached.
+pub fn backend(store: &mut Store, wanted: &StoreDisk) -> Option<String> {
+    let vdev = find(store, wanted).ok()?;
+    store.find_text(&format!("device/vbd/{vdev}/backend")).ok()?
+}
+
+fn find(store: &mut Store, wanted: &StoreDisk) -> Result<u32, DiskError> {
     let devices = blkfront::list(store).map_err(|error| DiskError::Connect(0, error))?;
-    let vdev = match wanted {
-        StoreDisk::First => *devices.first().ok_or(DiskError::None)?,
+    match wanted {
+        StoreDisk::First => devices.first().copied().ok_or(DiskError::None),
         StoreDisk::Named(name) => {
             let number = number_of(name).ok_or(DiskError::NotThere)?;
-            *devices.iter().find(|vdev| **vdev == number).ok_or(DiskError::NotThere)?
+            devices.into_iter().find(|vdev| *vdev == number).ok_or(DiskError::NotThere)
         }
-    };
+    }
+}
+
+/// Finds and connects the store's disk.
+pub fn open(store: &mut Store, wanted: &StoreDisk) -> Result<(u32, Disk), DiskError> {
+    let vdev = find(store, wanted)?;
     let deadline = Xen.now_ns().saturating_add(CONNECT_NS);
     let front = blkfront::connect(Xen, store, vdev, &blkfront::Options::default(), deadline)
         .map_err(|error| DiskError::Connect(vdev, error))?;
     Ok((vdev, Disk::new(front)))
 }
 
-/// Closes a disk whose store cannot be opened, so that dom0 can work on it.
-pub fn close(disk: Disk, vdev: u32, store: &mut Store) {
+/// Closes a disk whose store is not open, so that dom0 can work on it, or detach it. Whether the backend has let go of
+/// everything: then, and only then, nothing of this connection can reach the disk any more.
+pub fn close(disk: Disk, vdev: u32, store: &mut Store) -> bool {
     let deadline = Xen.now_ns().saturating_add(CONNECT_NS);
-    match disk.into_front() {
-        Some(front) => info!("disk {vdev} closed: {:?}", front.close(store, deadline)),
-        None => error!("disk {vdev} is still in use"),
-    }
+    let Some(front) = disk.into_front() else {
+        error!("disk {vdev} is still in use");
+        return false;
+    };
+    let report = front.close(store, deadline);
+    info!("disk {vdev} closed: {report:?}");
+    report.handshake.is_ok() && report.grants_held == 0
 }
 
 /// The device's number: the number itself, or `xvd` with letters and perhaps a partition.

@@ -9,11 +9,13 @@ use alloc::vec::Vec;
 
 use heapless::Deque;
 use snapshot::fault::Fault;
+use snapshot::fields::Line as Text;
 use snapshot::names::Token;
 use snapshot::ports::{Clock, Control, ControlLost, Message};
 use snapshot::request::Request;
 use snapshot::status::Status;
 use snapshot::verdict::{Cancel, Verdict};
+use xen_drivers::blkfront::ConnectError;
 use xen_drivers::platform::Platform;
 use xen_drivers::xenstore::ring::RingWire;
 use xen_drivers::xenstore::{Client, Event, Nodes, XsError};
@@ -35,8 +37,9 @@ const STATUS: &str = "data/livesave/status";
 const CANCEL: &str = "data/livesave/cancel";
 const VERDICT: &str = "data/livesave/verdict";
 const SHUTDOWN: &str = "control/shutdown";
-/// What is watched.
-const WATCHED: [&str; 4] = [REQUEST, CANCEL, VERDICT, SHUTDOWN];
+const DEVICES: &str = "device/vbd";
+/// What is watched. The disk's backend is watched too, by its driver.
+const WATCHED: [&str; 5] = [REQUEST, CANCEL, VERDICT, SHUTDOWN, DEVICES];
 
 /// How the domain is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +48,21 @@ pub enum Stop {
     PowerOff,
     /// `reboot`.
     Reboot,
+}
+
+/// Why the idle stub wakes up.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// A request's text.
+    Request(Vec<u8>),
+    /// The domain is to end.
+    Stop(Stop),
+    /// The store's disk is closing, gone, or does not take the heartbeat: why.
+    DiskLost(Text),
+    /// The toolstack may have attached or detached a disk.
+    Devices,
+    /// The time has come.
+    Time,
 }
 
 /// The running session, as far as the line is concerned.
@@ -62,12 +80,14 @@ pub struct Line {
     requested: bool,
     stop: Option<Stop>,
     beat: Option<Beat>,
+    disk_lost: Option<Text>,
+    devices_changed: bool,
 }
 
 impl Line {
     /// A line over a fresh connection; nothing is watched yet.
     pub fn new(store: Store) -> Self {
-        Self { store, session: None, requested: false, stop: None, beat: None }
+        Self { store, session: None, requested: false, stop: None, beat: None, disk_lost: None, devices_changed: false }
     }
 
     /// The client, for what is not the protocol's business: devices.
@@ -80,24 +100,38 @@ impl Line {
         WATCHED.iter().try_for_each(|path| self.store.watch(path, path))
     }
 
-    /// Sleeps until there is something to do: a request's text, or the wish to stop.
-    pub fn wait_request(&mut self) -> Result<Result<Vec<u8>, Stop>, XsError> {
+    /// Sleeps until there is something to do, or until the time given.
+    pub fn wait_idle(&mut self, until_ns: u64) -> Result<Wake, XsError> {
         loop {
-            if let Some(stop) = self.stop {
-                return Ok(Err(stop));
+            if let Some(wake) = self.wake()? {
+                return Ok(wake);
             }
-            if core::mem::take(&mut self.requested) {
-                if let Some(text) = self.find(REQUEST)? {
-                    return Ok(Ok(text));
-                }
-                continue;
+            if Xen.now_ns() >= until_ns {
+                return Ok(Wake::Time);
             }
-            let until_ns = self.beat.as_ref().map_or(u64::MAX, Beat::next_ns);
-            if let Some(event) = self.store.next_event(until_ns)? {
+            let beat_ns = self.beat.as_ref().map_or(u64::MAX, Beat::next_ns);
+            if let Some(event) = self.store.next_event(until_ns.min(beat_ns))? {
                 self.heard(&event)?;
             }
             self.beat();
         }
+    }
+
+    /// What has come, the most urgent first: a request must not be given to a store that is lost.
+    fn wake(&mut self) -> Result<Option<Wake>, XsError> {
+        if let Some(stop) = self.stop {
+            return Ok(Some(Wake::Stop(stop)));
+        }
+        if let Some(why) = self.disk_lost.take() {
+            return Ok(Some(Wake::DiskLost(why)));
+        }
+        if core::mem::take(&mut self.devices_changed) {
+            return Ok(Some(Wake::Devices));
+        }
+        if core::mem::take(&mut self.requested) {
+            return Ok(self.find(REQUEST)?.map(Wake::Request));
+        }
+        Ok(None)
     }
 
     /// Takes the request node away: it is taken up or refused.
@@ -127,13 +161,42 @@ impl Line {
         self.session = None;
     }
 
-    /// The heartbeat to be kept up, or None to let go of the disk; the former one comes back.
+    /// The heartbeat to be kept up, or None to let go of the disk; the former one comes back. What was known of the
+    /// former disk is forgotten.
     pub fn set_beat(&mut self, beat: Option<Beat>) -> Option<Beat> {
+        self.disk_lost = None;
         core::mem::replace(&mut self.beat, beat)
     }
 
     fn beat(&mut self) {
-        self.beat.iter_mut().for_each(Beat::tick);
+        if let Some(Err(error)) = self.beat.as_mut().map(Beat::tick) {
+            warn!("heartbeat: {error}");
+            self.disk_lost.get_or_insert(Text::of(error));
+        }
+    }
+
+    /// Looks at the backend of the store's disk. What it finds ends the session: nothing can be written any more.
+    fn look_at_disk(&mut self) -> Result<(), XsError> {
+        let Some(beat) = &self.beat else { return Ok(()) };
+        match beat.disk().look(&mut self.store) {
+            Ok(()) => Ok(()),
+            Err(ConnectError::Xenstore(error)) => Err(error),
+            Err(error) => {
+                warn!("the store's disk: {error}");
+                let first = self.disk_lost.is_none();
+                self.disk_lost = Some(Text::of(error));
+                if let Some(session) = self.session.as_mut().filter(|_| first) {
+                    // If there is no room, the next write fails by itself.
+                    _ = session.messages.push_back(Message::StoreLost);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Why the store's disk cannot be used any more, if that was noticed.
+    pub fn disk_lost(&mut self) -> Option<Text> {
+        self.disk_lost.take()
     }
 
     /// Whether dom0 wants the domain to end.
@@ -152,7 +215,10 @@ impl Line {
     fn heard(&mut self, event: &Event) -> Result<(), XsError> {
         match event {
             Event::Fired { token, .. } => self.look_at(token),
-            Event::Rescan => WATCHED.iter().try_for_each(|path| self.look_at(path)),
+            Event::Rescan => {
+                WATCHED.iter().try_for_each(|path| self.look_at(path))?;
+                self.look_at_disk()
+            }
         }
     }
 
@@ -166,6 +232,11 @@ impl Line {
             CANCEL => self.hear_cancel(),
             VERDICT => self.hear_verdict(),
             SHUTDOWN => self.hear_shutdown(),
+            DEVICES => {
+                self.devices_changed = true;
+                Ok(())
+            }
+            token if self.beat.as_ref().is_some_and(|beat| beat.disk().is_watched_by(token)) => self.look_at_disk(),
             other => {
                 debug!("a watch that is not ours: {other:?}");
                 Ok(())

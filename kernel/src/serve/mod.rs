@@ -6,11 +6,13 @@
 //! session.rs  one request
 //! disk.rs     the store's block device
 //! beat.rs     the heartbeat that keeps a second writer out
+//! reopen.rs   when to open a store again that was lost
 //! ```
 
 mod beat;
 mod disk;
 mod line;
+mod reopen;
 mod service;
 mod session;
 

@@ -1,7 +1,8 @@
 //! The service itself: one store, one line to dom0, one request at a time.
 //!
 //! It has no state but the open store: whatever a session used is given back before the next request is read, and the
-//! counts of pages, grants, ports and mappings prove it.
+//! counts of pages, grants, ports and mappings prove it. A store that is lost (its disk detached, a write failed) is
+//! dropped with its connection and opened anew as at a start, a bounded number of times.
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -13,14 +14,16 @@ use snapshot::request::Request;
 use snapshot::status::{StubNode, StubState};
 use snapshot::store;
 use snapshot::take::Hold;
+use xen_drivers::platform::Platform;
 use xen_drivers::xenstore::{Nodes, XsError};
 
 use super::beat::Beat;
-use super::line::{Line, Stop, Store};
+use super::line::{Line, Stop, Store, Wake};
+use super::reopen::{ATTEMPTS_MAX, Reopen};
 use super::{disk, session};
-use crate::boot::CommandLine;
+use crate::boot::{CommandLine, StoreDisk};
 use crate::mm::{self, Budget};
-use crate::platform::Held;
+use crate::platform::{Held, Xen};
 use crate::ports::Disk;
 use crate::{error, hv, info, warn};
 
@@ -36,6 +39,19 @@ pub fn live(store: Store, budget: &Budget, options: Result<CommandLine, String>)
     Ok(stop)
 }
 
+/// Why the store is not open.
+struct Lost {
+    why: String,
+    /// Nothing is left of a connection to the disk.
+    clean: bool,
+}
+
+impl Lost {
+    fn clean(why: String) -> Self {
+        Self { why, clean: true }
+    }
+}
+
 /// The service.
 pub struct Service {
     line: Line,
@@ -45,6 +61,11 @@ pub struct Service {
     /// Takes that will still dwell.
     holds: u32,
     vdev: u32,
+    /// Which disk holds the store; None if the command line does not say it well.
+    wanted: Option<StoreDisk>,
+    /// The backend of that disk when it was last tried.
+    tried: Option<String>,
+    reopen: Reopen,
 }
 
 impl Service {
@@ -62,7 +83,11 @@ impl Service {
             device: fields::Line::default(),
             blocks: 0,
         };
-        let mut service = Self { line: Line::new(store), node, store: None, hold: None, holds: 0, vdev: 0 };
+        let line = Line::new(store);
+        let reopen = Reopen::default();
+        let (hold, holds) = (None, 0);
+        let mut service =
+            Self { line, node, store: None, hold, holds, vdev: 0, wanted: None, tried: None, reopen };
         service.say(StubState::Starting)?;
         service.line.listen()?;
         Ok(service)
@@ -70,20 +95,38 @@ impl Service {
 
     /// Connects the disk and opens the store; a failure is said and the service goes on without.
     pub fn prepare(&mut self, options: Result<CommandLine, String>) -> Result<(), XsError> {
-        let opened = options.and_then(|options| self.open_store(&options));
+        let opened = options.map_err(Lost::clean).and_then(|options| {
+            (self.hold, self.holds) = (options.hold, options.holds.unwrap_or(1));
+            let wanted = self.wanted.insert(options.store).clone();
+            self.open_store(&wanted)
+        });
         match opened {
-            Ok(()) => self.say(StubState::Idle),
-            Err(reason) => {
-                error!("{reason}");
-                self.node.reason = fields::Line::of(reason);
-                self.say(StubState::Failed)
-            }
+            Ok(()) => self.serve(),
+            // What fails at boot is a matter of the configuration: no attempts but after an attach.
+            Err(lost) => self.fail(&lost.why),
         }
     }
 
-    fn open_store(&mut self, options: &CommandLine) -> Result<(), String> {
-        (self.hold, self.holds) = (options.hold, options.holds.unwrap_or(1));
-        let (vdev, disk) = disk::open(self.line.store(), &options.store).map_err(|error| error.to_string())?;
+    /// The store is open.
+    fn serve(&mut self) -> Result<(), XsError> {
+        self.reopen.opened(Xen.now_ns());
+        self.node.reason = fields::Line::default();
+        self.say(StubState::Idle)
+    }
+
+    /// There is no store; says why, and what is done about it.
+    fn fail(&mut self, why: &str) -> Result<(), XsError> {
+        error!("{why}");
+        self.tried = self.wanted.as_ref().and_then(|wanted| disk::backend(self.line.store(), wanted));
+        self.node.reason = match self.reopen.upcoming() {
+            Some(attempt) => fields::Line::of(format_args!("{why}; trying again ({attempt} of {ATTEMPTS_MAX})")),
+            None => fields::Line::of(format_args!("{why}{}", self.reopen.way_out())),
+        };
+        self.say(StubState::Failed)
+    }
+
+    fn open_store(&mut self, wanted: &StoreDisk) -> Result<(), Lost> {
+        let (vdev, disk) = disk::open(self.line.store(), wanted).map_err(|error| Lost::clean(error.to_string()))?;
         self.vdev = vdev;
         self.node.device = fields::Line::of(vdev);
         self.node.blocks = disk.geometry().blocks();
@@ -92,8 +135,8 @@ impl Service {
         match Beat::claim(disk.clone()) {
             Ok(beat) => _ = self.line.set_beat(beat),
             Err(error) => {
-                disk::close(disk, vdev, self.line.store());
-                return Err(reason(&error));
+                let clean = disk::close(disk, vdev, self.line.store());
+                return Err(Lost { why: reason(&error), clean });
             }
         }
         match store::Store::open(disk) {
@@ -103,8 +146,8 @@ impl Service {
                 Ok(())
             }
             Err(failed) => {
-                self.release(failed.device);
-                Err(reason(&failed.error))
+                let clean = self.release(failed.device);
+                Err(Lost { why: reason(&failed.error), clean })
             }
         }
     }
@@ -113,9 +156,41 @@ impl Service {
     pub fn run(&mut self) -> Result<Stop, XsError> {
         info!("serving; {} xenstore requests so far; held: {}", self.line.store().stats().requests, Held::now());
         loop {
-            match self.line.wait_request()? {
-                Ok(text) => self.request(&text)?,
-                Err(stop) => return Ok(stop),
+            match self.line.wait_idle(self.reopen.next_ns())? {
+                Wake::Request(text) => self.request(&text)?,
+                Wake::Stop(stop) => return Ok(stop),
+                Wake::DiskLost(why) => self.lost(why.as_str())?,
+                Wake::Devices => self.devices(),
+                Wake::Time => self.open_again()?,
+            }
+        }
+    }
+
+    /// Lets go of a store whose device failed or goes away. What lies on the device is found out by opening it anew.
+    fn lost(&mut self, why: &str) -> Result<(), XsError> {
+        let clean = self.store.take().is_none_or(|store| self.release(store.into_device()));
+        self.reopen.lost(Xen.now_ns(), clean);
+        self.fail(&format!("the store's disk: {why}"))
+    }
+
+    /// A disk that was attached since the last attempt is tried at once.
+    fn devices(&mut self) {
+        let Some(wanted) = self.wanted.as_ref().filter(|_| self.store.is_none()) else { return };
+        let backend = disk::backend(self.line.store(), wanted);
+        if backend != self.tried && backend.is_some() {
+            info!("a disk was attached");
+            self.reopen.attached(Xen.now_ns());
+        }
+        self.tried = backend;
+    }
+
+    fn open_again(&mut self) -> Result<(), XsError> {
+        let Some(wanted) = self.wanted.clone() else { return Ok(()) };
+        match self.open_store(&wanted) {
+            Ok(()) => self.serve(),
+            Err(lost) => {
+                self.reopen.failed(Xen.now_ns(), lost.clean);
+                self.fail(&lost.why)
             }
         }
     }
@@ -150,16 +225,15 @@ impl Service {
         answer
     }
 
-    /// The store is whole, or the stub has none any more: what is on a device that failed is known at the next start.
+    /// The store is whole, or the stub has none any more.
     fn after(&mut self, store: store::Store<Disk>) -> Result<(), XsError> {
-        if !store.poisoned() {
-            self.store = Some(store);
-            return self.say(StubState::Idle);
+        let poisoned = store.poisoned();
+        self.store = Some(store);
+        match self.line.disk_lost() {
+            Some(why) => self.lost(why.as_str()),
+            None if poisoned => self.lost("a write or a flush failed"),
+            None => self.say(StubState::Idle),
         }
-        self.release(store.into_device());
-        self.node.reason = fields::Line::of("the store's device failed: look at the disk, then start the stub again");
-        error!("{}", self.node.reason);
-        self.say(StubState::Failed)
     }
 
     /// Gives the disk back before the domain ends.
@@ -170,9 +244,10 @@ impl Service {
         info!("held at the end: {}", Held::now());
     }
 
-    fn release(&mut self, disk: Disk) {
+    /// Whether nothing of the connection is left.
+    fn release(&mut self, disk: Disk) -> bool {
         self.line.set_beat(None).into_iter().for_each(Beat::close);
-        disk::close(disk, self.vdev, self.line.store());
+        disk::close(disk, self.vdev, self.line.store())
     }
 
     /// Writes the stub's node.

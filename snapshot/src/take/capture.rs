@@ -16,6 +16,7 @@ use crate::tracking::PeekPlan;
 impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
     pub(super) fn capture(&mut self, capture: Capture) -> Result<Observation, Trouble> {
         self.paused_ns = self.desk.now_ns();
+        self.paused_calls = self.target.hypercalls();
         self.desk.enter_quietly(State::Capturing, &self.counters)?;
         let kind = if capture == Capture::LastSet { RoundKind::LAST_SET } else { RoundKind::EVERYTHING };
         Self::work(&mut self.work)?.tape.begin(kind, self.paused_ns, &self.counters);
@@ -33,13 +34,11 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
 
     fn platform_state(&mut self) -> Result<(), Trouble> {
         let platform = &mut Self::work(&mut self.work)?.platform;
-        self.counters.pause_calls += 1;
         self.target.platform_records(&mut |kind, body| platform.push(kind, body))?;
         platform.bytes().map(|_| ())
     }
 
     fn find_last_set(&mut self) -> Result<(), Trouble> {
-        self.counters.pause_calls += 1;
         self.counters.peeks += 1;
         let asked_ns = self.desk.now_ns();
         let work = Self::work(&mut self.work)?;
@@ -72,15 +71,11 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
             tracking: &mut Self::work(&mut self.work)?.tracking,
             counters: &mut self.counters,
             strict: true,
-            calls: 0,
         };
         run.run(PeekPlan::NEVER, &mut |target, counters| {
             desk.attend(counters)?;
             guard.check(target, desk.now_ns())
-        })?;
-        let calls = run.calls;
-        self.counters.pause_calls += calls;
-        Ok(())
+        })
     }
 
     fn guard(&self) -> PauseGuard {
@@ -91,7 +86,6 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
 
     /// Nobody switched tracking off, nobody resumed the guest, its memory has the size that the rounds were right for.
     fn check_untouched(&mut self, capture: Capture) -> Result<(), Trouble> {
-        self.counters.pause_calls += 2;
         if !self.target.still_on()? {
             return Err(Trouble::new(Fault::ForeignOff, "somebody switched the dirty tracking off"));
         }

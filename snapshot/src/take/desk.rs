@@ -105,6 +105,9 @@ impl<'a, K: Control + Clock> Desk<'a, K> {
             match self.control.poll()? {
                 None => break,
                 Some(Message::Cancel) => return Err(Trouble::new(Fault::Cancelled, "cancelled from dom0")),
+                Some(Message::StoreLost) => {
+                    return Err(Trouble::new(Fault::Store, "the store's device is closing or gone"));
+                }
                 Some(Message::Verdict(verdict)) => self.heard(verdict)?,
             }
         }

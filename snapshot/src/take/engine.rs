@@ -46,6 +46,8 @@ pub struct Engine<'a, T, K, R> {
     full_passes: u32,
     /// When the suspend was seen.
     pub(super) paused_ns: u64,
+    /// Hypercalls until then.
+    pub(super) paused_calls: u64,
 }
 
 impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
@@ -73,6 +75,7 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
             policy,
             full_passes: 0,
             paused_ns: 0,
+            paused_calls: 0,
         }
     }
 
@@ -202,7 +205,6 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
             tracking: &mut Self::work(&mut self.work)?.tracking,
             counters: &mut self.counters,
             strict: false,
-            calls: 0,
         };
         run.run(plan, &mut |target, counters| {
             desk.attend(counters)?;
@@ -262,6 +264,7 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
         }
         let released_ns = self.desk.now_ns();
         self.counters.pause_us = released_ns.saturating_sub(self.paused_ns) / 1000;
+        self.counters.pause_calls = self.target.hypercalls().saturating_sub(self.paused_calls);
         self.desk.release()?;
         Self::work(&mut self.work)?.tape.end(released_ns, &self.counters);
         Ok(Observation::Done)

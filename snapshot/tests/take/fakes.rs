@@ -7,7 +7,7 @@ use snapshot::take::{Attachment, NewTake, Recorder};
 use snapshot::tracking::LEAF_BITS;
 use xen_hypercall::types::Gfn;
 
-use super::world::{Shared, World, injected};
+use super::world::{FOREIGN, Shared, World, injected};
 
 const CALL_NS: u64 = 30_000;
 const BROKEN: TargetError = TargetError::Hypercall { op: "injected", errno: 14 };
@@ -17,27 +17,44 @@ pub struct Target(pub Shared);
 impl Target {
     fn call<A>(&mut self, answer: impl FnOnce(&mut World) -> Result<A, TargetError>) -> Result<A, TargetError> {
         let mut world = self.0.borrow_mut();
+        world.target_calls += 1;
         if world.tick(CALL_NS) {
             return Err(BROKEN);
         }
         world.alive()?;
         answer(&mut world)
     }
+
+    /// A call that compares no handle: another domain that has the domid answers it as well.
+    fn ask<A>(&mut self, answer: impl FnOnce(&mut World) -> A) -> Result<A, TargetError> {
+        let mut world = self.0.borrow_mut();
+        world.target_calls += 1;
+        match world.tick(CALL_NS) {
+            true => Err(BROKEN),
+            false if world.dying => Err(TargetError::Gone),
+            false => Ok(answer(&mut world)),
+        }
+    }
 }
 
 impl DomainControl for Target {
     fn info(&mut self) -> Result<DomainInfo, TargetError> {
         let mut world = self.0.borrow_mut();
+        world.target_calls += 1;
         if world.tick(CALL_NS) {
             return Err(BROKEN);
         }
         if world.gone { Err(TargetError::Gone) } else { Ok(world.info()) }
     }
 
+    fn hypercalls(&self) -> u64 {
+        self.0.borrow().target_calls
+    }
+
     fn max_gfn(&mut self) -> Result<Gfn, TargetError> {
-        self.call(|world| {
+        self.ask(|world| {
             world.last_look = world.calls;
-            Ok(Gfn::new(world.setup.gfns as u64 - 1))
+            Gfn::new(world.setup.gfns as u64 - 1)
         })
     }
 
@@ -50,11 +67,10 @@ impl DomainControl for Target {
     }
 
     fn platform_records(&mut self, out: &mut dyn FnMut(RecordKind, &[u8])) -> Result<(), TargetError> {
-        self.call(|world| {
+        self.ask(|world| {
             // The state of a guest that runs is worth nothing, but Xen gives it.
             let instant = if world.running() { world.now_ns } else { 0 };
             out(RecordKind::HVM_CONTEXT, &instant.to_le_bytes());
-            Ok(())
         })
     }
 }
@@ -66,6 +82,10 @@ fn fill(world: &World, into: &mut [u64]) -> u64 {
         "whole leaves for every gfn"
     );
     into.fill(0);
+    if world.gone {
+        into[0] = u64::MAX;
+        return 64;
+    }
     if !world.log_dirty {
         return 0;
     }
@@ -99,21 +119,21 @@ impl DirtyLog for Target {
     }
 
     fn peek(&mut self, into: &mut [u64]) -> Result<u64, TargetError> {
-        self.call(|world| {
+        self.ask(|world| {
             world.early_peeks += u64::from(world.cleans == 0);
-            Ok(fill(world, into))
+            fill(world, into)
         })
     }
 
     fn peek_final(&mut self, into: &mut [u64]) -> Result<u64, TargetError> {
-        self.call(|world| {
+        self.ask(|world| {
             world.xen_marks_its_own();
-            Ok(fill(world, into))
+            fill(world, into)
         })
     }
 
     fn dirty_count(&mut self) -> Result<u64, TargetError> {
-        self.call(|world| Ok(world.dirty.iter().filter(|dirty| **dirty).count() as u64))
+        self.ask(|world| world.dirty.iter().filter(|dirty| **dirty).count() as u64)
     }
 
     fn still_on(&mut self) -> Result<bool, TargetError> {
@@ -137,19 +157,19 @@ impl GuestMemory for Target {
     fn types(&mut self, gfns: &[Gfn], out: &mut [PageType]) -> Result<(), TargetError> {
         check_batch(gfns);
         assert_eq!(gfns.len(), out.len());
-        self.call(|world| {
+        self.ask(|world| {
             world.types_calls += 1;
             for (gfn, kind) in gfns.iter().zip(out) {
-                let populated = world.memory.get(gfn.raw() as usize).is_some_and(Option::is_some);
+                let populated = world.gone || world.memory.get(gfn.raw() as usize).is_some_and(Option::is_some);
                 *kind = if populated { PageType::NOTAB } else { PageType::XTAB };
             }
-            Ok(())
         })
     }
 
     fn copy(&mut self, gfns: &[Gfn], out: &mut PageSink<'_>) -> Result<(), TargetError> {
         check_batch(gfns);
-        self.call(|_| Ok(()))?;
+        let unchecked = self.0.borrow().setup.unchecked_copy;
+        if unchecked { self.ask(|_| ()) } else { self.call(|_| Ok(())) }?;
         for (index, gfn) in gfns.iter().enumerate() {
             let page = {
                 let mut world = self.0.borrow_mut();
@@ -168,7 +188,7 @@ impl GuestMemory for Target {
 }
 
 fn page_of(world: &World, gfn: usize) -> Result<Page, PageError> {
-    let content = world.memory[gfn].or(world.is_special(gfn).then_some(world.now_ns));
+    let content = world.gone.then_some(FOREIGN).or(world.memory[gfn]).or(world.is_special(gfn).then_some(world.now_ns));
     let mapped = !world.unmappable || gfn >= world.setup.working_set;
     let content = content.filter(|_| mapped).ok_or(PageError { errno: 22 })?;
     let mut page = [0; PAGE_SIZE];

@@ -6,7 +6,7 @@ use snapshot::status::State;
 use snapshot::take::Hold;
 
 use super::check;
-use super::world::{Event, GFNS, Setup, Shared, World, run};
+use super::world::{Event, FOREIGN, GFNS, Setup, Shared, World, run};
 
 /// Calls of an undisturbed take.
 fn calls(setup: &Setup) -> u64 {
@@ -49,6 +49,7 @@ fn an_event_at_each_call_never_seals_a_wrong_snapshot() {
         Event::VerdictVoid,
         Event::VerdictResumed,
         Event::XenstoreDies,
+        Event::StoreLost,
     ];
     let setup = Setup { memory: 150, ..quick(Mode::Live) };
     let total = calls(&setup);
@@ -97,6 +98,35 @@ fn each_disturbance_has_its_own_cause() {
         (State::Flushing, Event::Cancel, Fault::Cancelled),
     ] {
         assert_eq!(disturbed(state, event, &setup), (Some(fault), State::Void), "{event:?} in {state}");
+    }
+}
+
+#[test]
+fn a_store_that_is_lost_ends_the_take_at_once_and_the_guest_runs() {
+    let setup = quick(Mode::Live);
+    for state in [State::Copying, State::WantSuspend, State::Captured, State::Flushing] {
+        assert_eq!(disturbed(state, Event::StoreLost, &setup), (Some(Fault::Store), State::Failed), "{state}");
+    }
+    let hold = Some(Hold { state: State::Capturing, ms: 50 });
+    let held = Setup { hold, ..quick(Mode::Live) };
+    assert_eq!(disturbed(State::Capturing, Event::StoreLost, &held), (Some(Fault::Store), State::Failed));
+}
+
+#[test]
+fn a_domid_that_is_used_again_never_brings_a_foreign_page_into_a_snapshot() {
+    for mode in [Mode::Save, Mode::Live] {
+        let (total, mut read) = (calls(&quick(mode)), 0);
+        for (at, unchecked_copy) in (0..total).flat_map(|at| [(at, false), (at, true)]) {
+            let events = vec![(at, Event::DomidReused)];
+            let (status, world) = run(Setup { unchecked_copy, events, ..quick(mode) });
+            let world = world.borrow();
+            let story = format!("{mode} reused at {at}, unchecked {unchecked_copy}: {status:?}");
+            check(&status, &world, &story);
+            let foreign = world.stored.pages.values().any(|content| *content == FOREIGN);
+            assert!(!foreign || (unchecked_copy && !world.stored.sealed), "{story}");
+            read += u32::from(foreign);
+        }
+        assert!(read > 0, "{mode}: such pages were read, where nothing but the end keeps them out");
     }
 }
 

@@ -15,6 +15,7 @@ pub const GFNS: usize = 3000;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Event {
     Destroy,
+    /// The guest is gone and another domain has its domid, with pages of its own.
     DomidReused,
     Shutdown(u8),
     ForeignOff,
@@ -28,6 +29,8 @@ pub enum Event {
     VerdictVoid,
     VerdictResumed,
     XenstoreDies,
+    /// The store's device is being detached.
+    StoreLost,
     /// The working set cannot be mapped, or can again.
     Mappable(bool),
 }
@@ -52,6 +55,8 @@ pub struct Setup {
     pub never_suspends: bool,
     /// A page that is added is marked dirty (Xen 4.19.5 and later).
     pub marks_added: bool,
+    /// Batches are not compared with the handle.
+    pub unchecked_copy: bool,
     pub keeper_dead: bool,
     pub keeper_voids: bool,
     /// A port call that fails, by number from 0.
@@ -76,6 +81,7 @@ impl Default for Setup {
             log_dirty_on: false,
             never_suspends: false,
             marks_added: false,
+            unchecked_copy: false,
             keeper_dead: false,
             keeper_voids: false,
             fault_at: None,

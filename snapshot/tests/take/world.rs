@@ -22,6 +22,8 @@ pub use super::setup::{Event, GFNS, HANDLE, Setup, TOKEN, take_request};
 
 /// The last few gfns are special pages, far above the memory.
 const SPECIAL_PAGES: usize = 4;
+/// What stands in every page of the domain that has the domid after [`Event::DomidReused`].
+pub const FOREIGN: u64 = 0xf0e1_f0e1_f0e1_f0e1;
 /// A frame that Xen writes without marking it.
 const XEN_WRITES: usize = 5;
 
@@ -45,6 +47,8 @@ pub struct World {
     rng: u64,
     pub now_ns: u64,
     pub calls: u64,
+    /// Those of them on the target.
+    pub target_calls: u64,
     /// Content of each populated gfn; 0 is a page of zeros.
     pub memory: Vec<Option<u64>>,
     pub dirty: Vec<bool>,
@@ -85,6 +89,7 @@ impl World {
             rng: setup.seed,
             now_ns: 1_000,
             calls: 0,
+            target_calls: 0,
             memory: vec![None; setup.gfns],
             dirty: vec![false; setup.gfns],
             protected: vec![false; setup.gfns],
@@ -219,6 +224,7 @@ impl World {
             Event::Cancel => self.messages.push_back(Message::Cancel),
             Event::VerdictVoid => self.say(false),
             Event::VerdictResumed => self.say(true),
+            Event::StoreLost => self.messages.push_back(Message::StoreLost),
             Event::XenstoreDies => self.xenstore_dead = true,
             Event::Mappable(mappable) => self.unmappable = !mappable,
         }
