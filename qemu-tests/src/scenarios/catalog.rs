@@ -3,7 +3,8 @@
 use anyhow::Result;
 
 use super::{
-    aftermath, bad_input, bad_middle, boot, endings, flask, guest, kills, oracle, registers, rounds, take_restore,
+    aftermath, bad_input, bad_middle, boot, endings, flask, guest, kills, oracle, registers, restores, rounds, stores,
+    take_restore,
 };
 use crate::lab::{Lab, Spec};
 
@@ -40,6 +41,8 @@ pub fn all() -> Vec<Scenario> {
         shared("endings", endings::run),
         shared("take_restore", take_restore::run),
         shared("oracle", oracle::run),
+        shared("restores", restores::run),
+        shared("stores", stores::run),
         shared("bad_input", bad_input::run),
         shared("bad_middle", bad_middle::run),
         shared("kills", kills::run),
