@@ -139,6 +139,11 @@ impl Handshake {
         self.phase == Phase::Connected
     }
 
+    /// Connected, closing or ended: a backend that is gone from here on is no error of xenstore.
+    pub fn outlives_backend(&self) -> bool {
+        !matches!(self.phase, Phase::Waiting { .. } | Phase::Published)
+    }
+
     fn waiting(&mut self, state: Option<State>, reset: bool) -> Step {
         match state {
             Some(State::INIT_WAIT) => {

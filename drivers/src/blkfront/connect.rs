@@ -17,6 +17,7 @@ use crate::xenstore::{Client, Nodes, Wire, XsError};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use xen_hypercall::XenErrno;
 use xen_hypercall::abi::io::blkif as abi;
 
 /// How long the backend may take to let go of a connection that failed halfway.
@@ -114,8 +115,17 @@ impl Link {
             return Err(ConnectError::Timeout);
         }
         store.wait_event_of(&self.token, deadline_ns.min(now_ns.saturating_add(LOOK_AGAIN_NS)))?;
-        let state = store.find_text(&self.backend_node("state"))?;
+        let state = self.backend_state(store)?;
         Ok(self.handshake.observe(state.as_deref()))
+    }
+
+    /// What the backend's state node holds. Of a node that is gone together with its parent, xenstored says not that it
+    /// is missing but that it may not be read: once connected or closing, that is a backend that is gone.
+    fn backend_state<W: Wire>(&self, store: &mut Client<W>) -> Result<Option<String>, XsError> {
+        match store.find_text(&self.backend_node("state")) {
+            Err(XsError::Denied(XenErrno::EACCES)) if self.handshake.outlives_backend() => Ok(None),
+            other => other,
+        }
     }
 
     fn establish<P: Platform + Clone, W: Wire>(
@@ -209,19 +219,23 @@ impl Link {
 
     /// Both ends to Closed; the backend has let go of ring and grants then.
     fn close<W: Wire>(&mut self, store: &mut Client<W>, deadline_ns: u64) -> Result<(), ConnectError> {
-        self.handshake.begin_close();
-        self.set_state(store, State::CLOSING)?;
-        let outcome = loop {
-            match self.next_step(store, deadline_ns) {
-                Ok(Step::FinishClose) => self.set_state(store, State::CLOSED)?,
-                Ok(Step::Closed) => break Ok(()),
-                Ok(Step::Fail(failure)) => break Err(ConnectError::Handshake(failure)),
-                Ok(_) => {}
-                Err(error) => break Err(error),
-            }
-        };
+        let outcome = self.shake_hands(store, deadline_ns);
+        // Whatever came of it: a watch that stays keeps the next connection of this device from having one.
         let unwatched = store.unwatch(&self.backend_node("state"), &self.token);
         outcome.and(unwatched.map_err(ConnectError::from))
+    }
+
+    fn shake_hands<W: Wire>(&mut self, store: &mut Client<W>, deadline_ns: u64) -> Result<(), ConnectError> {
+        self.handshake.begin_close();
+        self.set_state(store, State::CLOSING)?;
+        loop {
+            match self.next_step(store, deadline_ns)? {
+                Step::FinishClose => self.set_state(store, State::CLOSED)?,
+                Step::Closed => return Ok(()),
+                Step::Fail(failure) => return Err(ConnectError::Handshake(failure)),
+                _ => {}
+            }
+        }
     }
 }
 
@@ -238,7 +252,7 @@ impl<P: Platform> Blkfront<P> {
 
     /// Reads the backend's state; an error if the device cannot be used any more.
     pub fn look<W: Wire>(&mut self, store: &mut Client<W>) -> Result<(), ConnectError> {
-        let state = store.find_text(&self.parts.link.backend_node("state"))?;
+        let state = self.parts.link.backend_state(store)?;
         match self.parts.link.handshake.observe(state.as_deref()) {
             Step::Wait => Ok(()),
             Step::Fail(failure) => {
