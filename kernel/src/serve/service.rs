@@ -86,8 +86,7 @@ impl Service {
         let line = Line::new(store);
         let reopen = Reopen::default();
         let (hold, holds) = (None, 0);
-        let mut service =
-            Self { line, node, store: None, hold, holds, vdev: 0, wanted: None, tried: None, reopen };
+        let mut service = Self { line, node, store: None, hold, holds, vdev: 0, wanted: None, tried: None, reopen };
         service.say(StubState::Starting)?;
         service.line.listen()?;
         Ok(service)

@@ -5,7 +5,6 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::after;
-use super::take_restore::continues;
 use super::words::{fails_with, json, number, succeed, target};
 use crate::lab::{Counter, Guest, Lab};
 use crate::verdict::check;
@@ -94,4 +93,11 @@ fn again(lab: &Lab, guest: &Guest) -> Result<()> {
     continues(before, first, end)?;
     let whole = guest.wait_whole_pass(lab)?;
     check(whole.errors == 0, || format!("pages are wrong after the second restore: {whole:?}"))
+}
+
+/// The restored guest went on from between these two: the exact instant is `take_restore`'s to judge.
+fn continues(before: Counter, first: Counter, destroyed: Counter) -> Result<()> {
+    check(first.ticks >= before.ticks && first.ticks < destroyed.ticks, || {
+        format!("taken after {before:?}, destroyed after {destroyed:?}, restored at {first:?}")
+    })
 }
