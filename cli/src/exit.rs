@@ -133,6 +133,8 @@ impl Exit {
             Self::CannotWrite => "is the disk full, or the reader of the pipe gone?",
             Self::KeeperLost => "see /run/livesave/keeper.log, then run `livesave recover`",
             Self::Inconsistent => "`livesave verify` shows which snapshots are whole; export those to another device",
+            Self::StoreWentBack => "bring the newest copy back, or `livesave store accept` if this one is wanted",
+            Self::StoreSwapped => "look at the stub's disk, or `livesave store accept` if this store is wanted",
         }
     }
 }
