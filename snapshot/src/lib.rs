@@ -18,6 +18,7 @@ pub mod keeper;
 pub mod names;
 pub mod policy;
 pub mod ports;
+pub mod prune;
 pub mod request;
 pub mod session;
 pub mod status;

@@ -58,6 +58,12 @@ impl Allocator {
         Ok((SegmentId(id), Address(self.first_segment.saturating_add(place))))
     }
 
+    /// Notes that a segment is in use.
+    pub fn occupy(&mut self, id: SegmentId, address: Address) {
+        self.ids.set(id.0);
+        self.addresses.set(address.0.saturating_sub(self.first_segment));
+    }
+
     /// Gives a segment back.
     pub fn release(&mut self, id: SegmentId, address: Address) {
         self.ids.clear(id.0);

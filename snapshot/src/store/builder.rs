@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 
 use xen_hypercall::types::Gfn;
 
+use crate::store::digest::{ContentHasher, Keys};
 use crate::store::entry::{Entry, What};
 use crate::store::error::{Result, StoreError};
 use crate::store::layout::{Kind, LEAF_ENTRIES, LEVEL_MAX, NODE_CHILDREN, child, entry, length32, run_block as field};
@@ -80,12 +81,21 @@ pub struct TreeBuilder {
     entries: u64,
     data_pages: u64,
     zero_pages: u64,
+    content: ContentHasher,
 }
 
 impl TreeBuilder {
     /// Without entries.
-    pub fn new() -> Self {
-        Self { levels: vec![Open::new()], pending: None, next_gfn: 0, entries: 0, data_pages: 0, zero_pages: 0 }
+    pub fn new(keys: &Keys) -> Self {
+        Self {
+            levels: vec![Open::new()],
+            pending: None,
+            next_gfn: 0,
+            entries: 0,
+            data_pages: 0,
+            zero_pages: 0,
+            content: ContentHasher::new(keys),
+        }
     }
 
     /// Entries so far.
@@ -103,8 +113,14 @@ impl TreeBuilder {
         self.admits(Gfn::new(entry.gfn))?;
         self.next_gfn = entry.end;
         match entry.what {
-            What::Data { .. } => self.data_pages += 1,
-            What::Zero => self.zero_pages += entry.count(),
+            What::Data { digest, .. } => {
+                self.data_pages += 1;
+                self.content.page(entry.gfn, &digest);
+            }
+            What::Zero => {
+                self.zero_pages += entry.count();
+                self.content.zero(entry.gfn, entry.end);
+            }
             What::Hole => {}
         }
         if let Some(pending) = self.pending.as_mut().filter(|pending| joins(pending, &entry)) {
@@ -148,7 +164,7 @@ impl TreeBuilder {
     }
 
     /// Writes out what is open. None if there was no entry at all.
-    pub fn finish(mut self, sink: &mut dyn BlobSink) -> Result<Option<Tree>> {
+    pub fn finish(mut self, sink: &mut dyn BlobSink) -> Result<Option<(Tree, ContentHasher)>> {
         let Some(last) = self.pending.take() else { return Ok(None) };
         self.store(last, sink)?;
         let mut level = 0;
@@ -158,9 +174,9 @@ impl TreeBuilder {
         }
         let Some(open) = self.levels.get_mut(level) else { return Ok(None) };
         let (top, ..) = open.close(level, sink)?;
-        let Self { entries, data_pages, zero_pages, .. } = self;
+        let Self { entries, data_pages, zero_pages, content, .. } = self;
         let level = u16::try_from(level).unwrap_or(u16::MAX);
-        Ok(Some(Tree { top, level, entries, data_pages, zero_pages }))
+        Ok(Some((Tree { top, level, entries, data_pages, zero_pages }, content)))
     }
 }
 

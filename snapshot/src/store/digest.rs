@@ -22,13 +22,18 @@ impl fmt::Display for Digest {
 pub struct Keys {
     page: [u8; 32],
     meta: [u8; 32],
+    content: [u8; 32],
 }
 
 impl Keys {
     /// Derived from the superblock's key.
     pub fn of(key: &[u8; 32]) -> Self {
         let derive = |context: &[u8]| *blake3::keyed_hash(key, context).as_bytes();
-        Self { page: derive(b"livesave v1 page"), meta: derive(b"livesave v1 meta") }
+        Self {
+            page: derive(b"livesave v1 page"),
+            meta: derive(b"livesave v1 meta"),
+            content: derive(b"livesave v1 content"),
+        }
     }
 
     /// Digest of a page's content.
@@ -36,11 +41,72 @@ impl Keys {
         truncated(&blake3::keyed_hash(&self.page, page))
     }
 
+    /// Digest of an attachment's whole content.
+    pub fn attachment(&self, bytes: &[u8]) -> Digest {
+        truncated(&blake3::keyed_hash(&self.content, bytes))
+    }
+
     /// Digest of metadata: its kind, its length, and whole blocks.
     pub fn meta(&self, kind: Kind, bytes: u32, blocks: &[u8]) -> Digest {
         let mut hasher = blake3::Hasher::new_keyed(&self.meta);
         hasher.update(&kind.0).update(&bytes.to_le_bytes()).update(blocks);
         truncated(&hasher.finalize())
+    }
+}
+
+/// The content of a snapshot: its pages by gfn, whatever runs and places hold them, then what is attached.
+pub struct ContentHasher {
+    hasher: blake3::Hasher,
+    zero: Option<(u64, u64)>,
+}
+
+impl ContentHasher {
+    /// Of nothing yet.
+    pub fn new(keys: &Keys) -> Self {
+        Self { hasher: blake3::Hasher::new_keyed(&keys.content), zero: None }
+    }
+
+    fn record(&mut self, first: u64, second: u64, digest: &Digest) {
+        self.hasher.update(&first.to_le_bytes()).update(&second.to_le_bytes()).update(&digest.0);
+    }
+
+    fn end_zero(&mut self) {
+        if let Some((gfn, end)) = self.zero.take() {
+            self.record(gfn, end - gfn, &Digest::default());
+        }
+    }
+
+    /// A page with data. Gfns ascend.
+    pub fn page(&mut self, gfn: u64, digest: &Digest) {
+        self.end_zero();
+        self.record(gfn, 1, digest);
+    }
+
+    /// Zero pages; ranges that touch are one.
+    pub fn zero(&mut self, gfn: u64, end: u64) {
+        match &mut self.zero {
+            Some(range) if range.1 == gfn => range.1 = end,
+            _ => {
+                self.end_zero();
+                self.zero = Some((gfn, end));
+            }
+        }
+    }
+
+    /// All pages were seen.
+    pub fn pages_end(&mut self) {
+        self.end_zero();
+        self.record(u64::MAX, 0, &Digest::default());
+    }
+
+    /// An attachment. In the order of the root.
+    pub fn attachment(&mut self, kind: u32, bytes: u64, digest: &Digest) {
+        self.record(u64::from(kind), bytes, digest);
+    }
+
+    /// The digest of all that was seen.
+    pub fn finish(&self) -> Digest {
+        truncated(&self.hasher.finalize())
     }
 }
 

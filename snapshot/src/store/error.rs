@@ -68,6 +68,8 @@ pub enum StoreError {
     Io(IoError),
     /// The device failed earlier: what is on it is unknown until the store is opened again.
     Poisoned,
+    /// What is free may still be read by somebody who began before this writer. The operator waits, or ends the reader.
+    HeldByReaders,
     /// Not enough room. The operator removes snapshots or takes a larger device.
     Full {
         /// Bytes wanted.
@@ -148,6 +150,9 @@ impl fmt::Display for StoreError {
             Self::ReadOnly => out.write_str("the device is read-only"),
             Self::Io(error) => write!(out, "the store's device failed: {error}"),
             Self::Poisoned => out.write_str("the device failed earlier: open the store again"),
+            Self::HeldByReaders => {
+                out.write_str("a reader holds what is free: wait for its end, or half a minute if it died")
+            }
             Self::Full { wanted, available } => {
                 write!(out, "the store is full: {wanted} bytes wanted, {available} available")
             }

@@ -5,6 +5,7 @@
 //! beyond it is dropped, neither panics.
 
 use crate::ports::PAGE_SIZE;
+pub use crate::store::kind::Kind;
 
 /// Bytes in a block.
 pub const BLOCK: usize = PAGE_SIZE;
@@ -18,6 +19,10 @@ pub const VERSION: u32 = 1;
 pub const DIGEST_SUITE: u16 = 1;
 /// The heartbeat's block.
 pub const HEARTBEAT_BLOCK: u64 = 1;
+/// First block of the leases.
+pub const LEASE_FIRST: u64 = 2;
+/// Number of leases, one block each.
+pub const LEASES: u32 = 4;
 /// First block of the key area.
 pub const KEY_AREA_FIRST: u64 = 8;
 /// Blocks of the key area.
@@ -198,6 +203,18 @@ structures! {
         RESERVED "reserved" 60 4020;
         CHECKSUM "checksum" 4080 16;
     }
+    /// A reader's lease (section 12).
+    lease 4096 {
+        MAGIC "magic" 0 8;
+        STORE_ID "store_id" 8 16;
+        READER "reader" 24 16;
+        GENERATION "generation" 40 8;
+        SEQUENCE "sequence" 48 8;
+        UNIX "unix" 56 8;
+        STATE "state" 64 4;
+        RESERVED "reserved" 68 4012;
+        CHECKSUM "checksum" 4080 16;
+    }
     /// Header of a leaf of the segment table (section 6).
     table_leaf 16 {
         MAGIC "magic" 0 4;
@@ -254,7 +271,8 @@ structures! {
         RUN_COUNT "run_count" 64 2;
         ATTACHMENT_COUNT "attachment_count" 66 2;
         METADATA_BYTES "metadata_bytes" 68 4;
-        RESERVED "reserved" 72 56;
+        CONTENT "content" 72 16;
+        RESERVED "reserved" 88 40;
     }
     /// A run of a snapshot (section 9).
     run_record 128 {
@@ -343,46 +361,10 @@ structures! {
 pub const SUPERBLOCK_MAGIC: [u8; 8] = *b"LIVESAVE";
 /// Magic of the heartbeat.
 pub const HEARTBEAT_MAGIC: [u8; 8] = *b"LSBEAT01";
+/// Magic of a lease.
+pub const LEASE_MAGIC: [u8; 8] = *b"LSLEASE1";
 /// Magic of a root.
 pub const ROOT_MAGIC: [u8; 8] = *b"LSROOT01";
-
-/// What a pointer points at: four ASCII letters.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Kind(pub [u8; 4]);
-
-impl Kind {
-    /// The catalog.
-    pub const CATALOG: Self = Self(*b"LSCT");
-    /// The directory of the segment table.
-    pub const DIRECTORY: Self = Self(*b"LSTD");
-    /// A leaf of the segment table.
-    pub const TABLE_LEAF: Self = Self(*b"LSTL");
-    /// The root of a snapshot.
-    pub const ROOT: Self = Self(*b"LSRO");
-    /// A node of a run.
-    pub const RUN_NODE: Self = Self(*b"LSRN");
-    /// A leaf of a run.
-    pub const RUN_LEAF: Self = Self(*b"LSRL");
-    /// A set of segments.
-    pub const SEGMENT_SET: Self = Self(*b"LSSS");
-    /// An attachment.
-    pub const ATTACHMENT: Self = Self(*b"LSAT");
-
-    /// For messages.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::CATALOG => "catalog",
-            Self::DIRECTORY => "segment table directory",
-            Self::TABLE_LEAF => "segment table",
-            Self::ROOT => "snapshot root",
-            Self::RUN_NODE => "run node",
-            Self::RUN_LEAF => "run leaf",
-            Self::SEGMENT_SET => "set of segments",
-            Self::ATTACHMENT => "attachment",
-            _ => "unknown structure",
-        }
-    }
-}
 
 /// A count or index that fits the memory of the machine; larger ones become the largest, and fail the next check.
 pub(crate) fn index(value: u64) -> usize {

@@ -2,20 +2,23 @@
 //!
 //! The format is docs/format/store-v1.md, the contract; read it first. By file, bottom up:
 //!
-//! * where things lie: `layout`, `geometry`, `digest`, `pointer`
+//! * where things lie: `layout`, `kind`, `geometry`, `digest`, `pointer`
 //! * the committed state: `superblock`, `meta`, `table`, `catalog`; opened: `volume`
 //! * a snapshot: `entry`, `builder`, `cursor`, `root`; its pages made smaller: `squeeze`
 //! * writing: `device`, `allocator`, `mark`, `appender`, `taking`, `seal`, `store`; `format` makes one
-//! * reading: `reader`, `pages`, `verify`; `check` proves a whole store
+//! * space: `sizing`, `clean` moves what is sparse, `held` waits for readers and their `lease`s
+//! * reading: `reader`, `batch`, `pages`, `verify`; `check` proves a whole store
 //!
 //! No clock and no randomness: both are handed in.
 
 mod allocator;
 mod appender;
+mod batch;
 mod bitmap;
 mod builder;
 mod catalog;
 mod check;
+mod clean;
 mod cursor;
 mod device;
 mod digest;
@@ -24,7 +27,10 @@ mod error;
 mod format;
 mod geometry;
 mod heartbeat;
+mod held;
+mod kind;
 pub mod layout;
+mod lease;
 mod mark;
 mod meta;
 mod pages;
@@ -32,6 +38,7 @@ mod pointer;
 mod reader;
 mod root;
 mod seal;
+mod sizing;
 mod squeeze;
 #[expect(clippy::module_inception, reason = "the writer is what the outside calls the store")]
 mod store;
@@ -42,15 +49,18 @@ mod verify;
 mod volume;
 
 pub use check::{CheckProgress, CheckReport, Flaw};
+pub use clean::Cleaned;
 pub use device::Guarded;
 pub use digest::Digest;
 pub use error::{OpenFailed, StoreError};
 pub use format::{FormatOptions, Probe, format, probe};
 pub use geometry::{Geometry, SegmentId, Slot};
 pub use heartbeat::Heartbeat;
+pub use lease::{Lease, PATIENCE_NS as LEASE_PATIENCE_NS};
 pub use pages::{PageRef, Pages};
 pub use reader::{Catalog, Listed, SnapshotInfo, SnapshotReader};
 pub use root::AttachmentKind;
+pub use sizing::device_blocks;
 pub use squeeze::Compression;
 pub use store::{Store, StoreInfo};
 pub use superblock::{Generation, StoreId};

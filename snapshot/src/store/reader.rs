@@ -4,6 +4,7 @@
 //! error in a listing; the others stay usable.
 
 use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
 
 use xen_hypercall::types::Gfn;
@@ -14,8 +15,8 @@ use crate::store::cursor::{MergeCursor, RunCursor};
 use crate::store::digest::Digest;
 use crate::store::error::{OpenFailed, Result, StoreError};
 use crate::store::heartbeat::Heartbeat;
-use crate::store::layout::index;
-use crate::store::mark::read_root;
+use crate::store::layout::{SEGMENT_BYTES, index};
+use crate::store::mark::{reach, read_root};
 use crate::store::pages::Pages;
 use crate::store::root::{AttachmentKind, Root};
 use crate::store::store::StoreInfo;
@@ -62,7 +63,8 @@ pub struct SnapshotInfo {
     pub pause_us: u64,
     /// The whole take, in microseconds.
     pub elapsed_us: u64,
-    /// Stands for every byte of the snapshot.
+    /// Stands for every page and attachment of the snapshot, wherever they lie. (For one that was sealed without a
+    /// digest of its content: for its root as it is stored.)
     pub root_digest: Digest,
     /// Attachments, and their sizes in bytes.
     pub attachments: Vec<(AttachmentKind, u64)>,
@@ -90,7 +92,7 @@ impl SnapshotInfo {
             pages_sent: about.pages_sent,
             pause_us: about.pause_us,
             elapsed_us: about.elapsed_us,
-            root_digest: entry.root.digest,
+            root_digest: if root.content == Digest::default() { entry.root.digest } else { root.content },
             attachments: first_parts.map(|part| (part.kind, part.total_bytes)).collect(),
         }
     }
@@ -107,17 +109,44 @@ pub struct Listed {
     pub created_unix: u64,
     /// The rest, or why it cannot be read.
     pub snapshot: Result<SnapshotInfo>,
+    /// Bytes of the segments that this snapshot alone reaches, which removing it frees. None if some snapshot is
+    /// damaged.
+    pub exclusive_bytes: Option<u64>,
 }
 
 /// All snapshots, oldest first.
 pub(super) fn list<D: BlockDevice>(device: &mut D, volume: &Volume) -> Result<Vec<Listed>> {
-    let one = |entry: &CatalogEntry| Listed {
+    let exclusive = exclusive(device, volume)?;
+    let one = |(number, entry): (usize, &CatalogEntry)| Listed {
+        exclusive_bytes: exclusive.as_ref().and_then(|bytes| bytes.get(number)).copied(),
         id: entry.id,
         name: entry.name.clone(),
         created_unix: entry.created_unix,
         snapshot: read_root(device, volume, entry).map(|root| SnapshotInfo::of(entry, &root)),
     };
-    Ok(volume.entries.iter().map(one).collect())
+    Ok(volume.entries.iter().enumerate().map(one).collect())
+}
+
+/// Bytes of the segments that each snapshot alone reaches. None if that is not known of all.
+fn exclusive<D: BlockDevice>(device: &mut D, volume: &Volume) -> Result<Option<Vec<u64>>> {
+    // By segment: nobody, one snapshot, or several.
+    let mut owners: Vec<Option<Option<usize>>> = vec![None; index(u64::from(volume.superblock.geometry.segments))];
+    for (number, entry) in volume.entries.iter().enumerate() {
+        let reached = match reach(device, volume, entry) {
+            Ok(reached) => reached,
+            Err(error) if error.is_damage() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        for id in reached.iter() {
+            let Some(owner) = owners.get_mut(index(u64::from(id))) else { continue };
+            *owner = if owner.is_none() { Some(Some(number)) } else { Some(None) };
+        }
+    }
+    let mut bytes = vec![0; volume.entries.len()];
+    for owner in owners.into_iter().flatten().flatten() {
+        bytes.iter_mut().skip(owner).take(1).for_each(|bytes| *bytes += SEGMENT_BYTES);
+    }
+    Ok(Some(bytes))
 }
 
 /// A store that is open for reading only.
@@ -192,7 +221,7 @@ fn load<D: BlockDevice>(device: &mut D) -> Result<Volume> {
 pub struct SnapshotReader<'a, D> {
     pub(super) device: &'a mut D,
     pub(super) volume: &'a Volume,
-    root: Root,
+    pub(super) root: Root,
     pub(super) info: SnapshotInfo,
 }
 

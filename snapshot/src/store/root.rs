@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::builder::Tree;
 use crate::store::catalog::CatalogEntry;
+use crate::store::digest::Digest;
 use crate::store::error::{Result, StoreError};
 use crate::store::geometry::Geometry;
 use crate::store::layout::{
@@ -99,6 +100,8 @@ pub struct Root {
     pub zero_pages: u64,
     /// Bytes that sealing kept.
     pub stored_bytes: u64,
+    /// Digest of the content; zeros in a root that was sealed before there was one.
+    pub content: Digest,
     /// Newest first.
     pub runs: Vec<RunRecord>,
     /// In order of kind and part.
@@ -127,6 +130,7 @@ impl Root {
         field::RUN_COUNT.put(&mut out, &length32(self.runs.len()).to_le_bytes());
         field::ATTACHMENT_COUNT.put(&mut out, &length32(self.parts.len()).to_le_bytes());
         field::METADATA_BYTES.put(&mut out, &length32(metadata.len()).to_le_bytes());
+        field::CONTENT.put(&mut out, &self.content.0);
         self.runs.iter().for_each(|one| out.extend_from_slice(&encode_run(one)));
         self.parts.iter().for_each(|one| out.extend_from_slice(&encode_part(one)));
         out.extend_from_slice(&metadata);
@@ -157,6 +161,7 @@ impl Root {
             data_pages: field::DATA_PAGES.u64(raw),
             zero_pages: field::ZERO_PAGES.u64(raw),
             stored_bytes: field::STORED_BYTES.u64(raw),
+            content: Digest(field::CONTENT.array(raw)),
             runs: run_bytes.chunks(run::SIZE).map(|raw| decode_run(raw, geometry)).collect::<Option<_>>()?,
             parts: part_bytes.chunks(part::SIZE).map(|raw| decode_part(raw, geometry)).collect::<Option<_>>()?,
             metadata: postcard::take_from_bytes(metadata).ok()?.0,

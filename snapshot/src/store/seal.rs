@@ -11,6 +11,7 @@ use crate::store::bitmap::Bitmap;
 use crate::store::builder::{Tree, TreeBuilder};
 use crate::store::catalog::CatalogEntry;
 use crate::store::cursor::{MergeCursor, RunCursor};
+use crate::store::digest::{ContentHasher, Digest};
 use crate::store::entry::What;
 use crate::store::error::{Result, StoreError};
 use crate::store::geometry::SegmentId;
@@ -28,12 +29,13 @@ impl<D: BlockDevice> Taking<'_, D> {
         if self.open.is_some() {
             return Err(StoreError::Misuse { what: "seal" });
         }
-        let (metadata, run) = (self.sealed_metadata(info), self.merge_runs()?);
+        let (metadata, mut run) = (self.sealed_metadata(info), self.merge_runs()?);
+        let content = self.content(run.as_mut());
         let runs = match &run {
             Some(run) => alloc::vec![self.record(run)?],
             None => Vec::new(),
         };
-        let root = self.root(runs, metadata);
+        let root = self.root(runs, metadata, content);
         let pointer = self.blob(Kind::ROOT, &root.encode()?)?;
         self.appender.push_out(self.store)?;
         let reached = self.reached(run.as_ref().map(|run| &run.reached), &root, pointer.segment);
@@ -45,7 +47,7 @@ impl<D: BlockDevice> Taking<'_, D> {
             zero_pages: root.zero_pages,
             stored_bytes: root.stored_bytes,
             bytes_written: self.bytes_written(),
-            root_digest: pointer.digest,
+            root_digest: root.content,
         })
     }
 
@@ -70,7 +72,7 @@ impl<D: BlockDevice> Taking<'_, D> {
         self.appender.push_out(self.store)?;
         let cursors = runs.iter().rev().map(|run| RunCursor::new(run.tree.top, run.tree.level, GFN_LIMIT)).collect();
         let mut cursor = MergeCursor::new(cursors);
-        let mut builder = TreeBuilder::new();
+        let mut builder = TreeBuilder::new(&self.store.volume.keys);
         let mut reached = Bitmap::new(self.store.volume.superblock.geometry.segments);
         let keep = self.store.volume.superblock.slop;
         let mut live = 0;
@@ -85,7 +87,7 @@ impl<D: BlockDevice> Taking<'_, D> {
         let tree = self.close(builder, &mut reached)?;
         self.appender.push_out(self.store)?;
         self.live = Some(live);
-        Ok(tree.map(|tree| ClosedRun { tree, reached }))
+        Ok(tree.map(|(tree, content)| ClosedRun { tree, reached, content }))
     }
 
     fn record(&mut self, run: &ClosedRun) -> Result<RunRecord> {
@@ -93,7 +95,16 @@ impl<D: BlockDevice> Taking<'_, D> {
         Ok(RunRecord { tree: run.tree, segments, run_id: self.id << 16 })
     }
 
-    fn root(&self, runs: Vec<RunRecord>, metadata: Metadata) -> Root {
+    /// Digest of pages and attachments.
+    fn content(&self, run: Option<&mut ClosedRun>) -> Digest {
+        let mut none = ContentHasher::new(&self.store.volume.keys);
+        let hasher = run.map_or(&mut none, |run| &mut run.content);
+        hasher.pages_end();
+        self.attached.iter().for_each(|(kind, bytes, digest)| hasher.attachment(kind.0, *bytes, digest));
+        hasher.finish()
+    }
+
+    fn root(&self, runs: Vec<RunRecord>, metadata: Metadata, content: Digest) -> Root {
         let sum = |part: fn(&Tree) -> u64| runs.iter().map(|run| part(&run.tree)).sum::<u64>();
         let (data_pages, zero_pages) = (sum(|tree| tree.data_pages), sum(|tree| tree.zero_pages));
         let attached: u64 = self.parts.iter().map(|part| part.data.blocks()).sum();
@@ -106,6 +117,7 @@ impl<D: BlockDevice> Taking<'_, D> {
             data_pages,
             zero_pages,
             stored_bytes: self.page_bytes().saturating_add(attached * BLOCK as u64 + index),
+            content,
             runs,
             parts: self.parts.clone(),
             metadata,

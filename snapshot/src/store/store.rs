@@ -4,16 +4,19 @@
 //! that it reaches. After the first failure that leaves the disk's content unknown every call answers `Poisoned`.
 //! Nothing is allocated while the segments of some snapshot are unknown.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::ports::{BlockDevice, BlockIdx};
 use crate::store::allocator::Allocator;
 use crate::store::catalog::{self, CatalogEntry};
+use crate::store::clean::Cleaning;
 use crate::store::device::Guarded;
 use crate::store::error::{OpenFailed, Result, StoreError};
-use crate::store::geometry::{MetaObject, Slot};
+use crate::store::geometry::{Address, MetaObject, SegmentId, Slot};
 use crate::store::heartbeat::Heartbeat;
+use crate::store::held::Waiting;
 use crate::store::layout::Kind;
 use crate::store::mark::{Marked, mark};
 use crate::store::meta;
@@ -71,8 +74,13 @@ pub struct Store<D> {
     pub(super) device: Guarded<D>,
     pub(super) volume: Volume,
     pub(super) allocator: Allocator,
-    damaged: Vec<u64>,
+    pub(super) damaged: Vec<u64>,
     beats: u64,
+    pub(super) cleaning: Option<Box<Cleaning>>,
+    /// Snapshots with nothing to gain from cleaning.
+    pub(super) cleaned: Vec<u64>,
+    pub(super) waiting: Waiting,
+    pub(super) now_ns: u64,
     /// Flags of incompat that the next commit needs.
     pub(super) features: u64,
 }
@@ -82,8 +90,32 @@ impl<D: BlockDevice> Store<D> {
     pub fn open(device: D) -> core::result::Result<Self, OpenFailed<D>> {
         let mut device = Guarded::new(device);
         match open_parts(&mut device) {
-            Ok((volume, allocator, damaged)) => Ok(Self { device, volume, allocator, damaged, beats: 0, features: 0 }),
+            Ok((volume, allocator, damaged)) => Self::assemble(device, volume, allocator, damaged),
             Err(error) => Err(OpenFailed { error, device: device.into_inner() }),
+        }
+    }
+
+    fn assemble(
+        device: Guarded<D>,
+        volume: Volume,
+        allocator: Allocator,
+        damaged: Vec<u64>,
+    ) -> core::result::Result<Self, OpenFailed<D>> {
+        let mut store = Self {
+            device,
+            volume,
+            allocator,
+            damaged,
+            beats: 0,
+            cleaning: None,
+            cleaned: Vec::new(),
+            waiting: Waiting::default(),
+            now_ns: 0,
+            features: 0,
+        };
+        match store.first_look() {
+            Ok(()) => Ok(store),
+            Err(error) => Err(OpenFailed { error, device: store.into_device() }),
         }
     }
 
@@ -105,6 +137,8 @@ impl<D: BlockDevice> Store<D> {
     /// Begins a snapshot. Nothing of it is visible before [`Taking::seal`] has returned.
     pub fn begin(&mut self, new: &NewSnapshot<'_>) -> Result<Taking<'_, D>> {
         self.check()?;
+        self.stop_cleaning();
+        self.readers_allow()?;
         match self.damaged.first() {
             Some(id) => Err(StoreError::DamagedSnapshot { id: *id }),
             None => Taking::begin(self, new),
@@ -114,6 +148,7 @@ impl<D: BlockDevice> Store<D> {
     /// Removes a snapshot; durable on return. Works in a full store, and for a damaged snapshot.
     pub fn remove(&mut self, name: &str) -> Result<()> {
         self.check()?;
+        self.stop_cleaning();
         let id = self.volume.find(name)?.id;
         let entries: Vec<_> = self.volume.entries.iter().filter(|entry| entry.id != id).cloned().collect();
         let Marked { reached, damaged } = mark(&mut self.device, &self.volume, &entries)?;
@@ -122,9 +157,14 @@ impl<D: BlockDevice> Store<D> {
             return self.commit(entries, self.volume.superblock.next_snapshot);
         }
         let allocator = Allocator::sweep(&reached, &self.volume.table, &self.volume.superblock.geometry)?;
-        forget(&mut self.volume, &allocator);
+        let freed = forget(&mut self.volume, &allocator);
         self.commit(entries, self.volume.superblock.next_snapshot)?;
         (self.allocator, self.damaged) = (allocator, damaged);
+        freed.iter().for_each(|(id, address)| self.allocator.occupy(*id, *address));
+        self.keep_waiting();
+        self.let_go(freed);
+        // What had no room to be cleaned may have it now.
+        self.cleaned.clear();
         Ok(())
     }
 
@@ -211,10 +251,15 @@ fn open_parts<D: BlockDevice>(device: &mut Guarded<D>) -> Result<(Volume, Alloca
     Ok((volume, allocator, damaged))
 }
 
-/// Unmaps what nothing reaches; the next commit writes it down.
-fn forget(volume: &mut Volume, allocator: &Allocator) {
+/// Unmaps what nothing reaches; the next commit writes it down. Returns where it lies.
+fn forget(volume: &mut Volume, allocator: &Allocator) -> Vec<(SegmentId, Address)> {
     let unreached: Vec<_> = volume.table.mapped().filter(|id| !allocator.used(*id)).collect();
-    unreached.into_iter().for_each(|id| volume.table.unmap(id));
+    let mut freed = Vec::with_capacity(unreached.len());
+    for id in unreached {
+        freed.extend(volume.table.address(id).ok().map(|address| (id, address)));
+        volume.table.unmap(id);
+    }
+    freed
 }
 
 /// Makes both slots hold the generation that was believed, whatever the last writer's flushes achieved: the other slot

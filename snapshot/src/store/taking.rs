@@ -13,10 +13,9 @@ use crate::ports::{BlockDevice, Page};
 use crate::store::appender::{Appender, Sink};
 use crate::store::bitmap::Bitmap;
 use crate::store::builder::{BlobSink, Tree, TreeBuilder};
-use crate::store::digest::Digest;
+use crate::store::digest::{ContentHasher, Digest};
 use crate::store::entry::{Entry, Place, What};
 use crate::store::error::{Result, StoreError};
-use crate::store::geometry::SegmentId;
 use crate::store::layout::{
     BLOCK, GFN_LIMIT, INCOMPAT_LZ4, Kind, PART_BYTES, PARTS_MAX, SEGMENT_BYTES, entry as entry_field, length32,
 };
@@ -106,6 +105,7 @@ pub(super) struct OpenRun {
 pub(super) struct ClosedRun {
     pub(super) tree: Tree,
     pub(super) reached: Bitmap,
+    pub(super) content: ContentHasher,
 }
 
 /// A snapshot in the making. Dropping it is aborting it.
@@ -120,6 +120,8 @@ pub struct Taking<'s, D: BlockDevice> {
     pub(super) open: Option<OpenRun>,
     pub(super) runs: Vec<ClosedRun>,
     pub(super) parts: Vec<PartRecord>,
+    /// Kind, bytes and digest of each attachment.
+    pub(super) attached: Vec<(AttachmentKind, u64, Digest)>,
     packer: Option<Packer>,
     recent: Recent,
     /// Bytes of pages that were stored, and that were not because an equal page lies there already.
@@ -159,6 +161,7 @@ impl<'s, D: BlockDevice> Taking<'s, D> {
             open: None,
             runs: Vec::new(),
             parts: Vec::new(),
+            attached: Vec::new(),
             packer: Packer::new(new.compression),
             recent: Recent::new(),
             stored: 0,
@@ -180,7 +183,7 @@ impl<'s, D: BlockDevice> Taking<'s, D> {
             return Err(StoreError::TooLong { what: "runs of a take", limit: TAKE_RUNS_MAX as u64 });
         }
         let reached = Bitmap::new(self.store.volume.superblock.geometry.segments);
-        self.open = Some(OpenRun { builder: TreeBuilder::new(), reached });
+        self.open = Some(OpenRun { builder: TreeBuilder::new(&self.store.volume.keys), reached });
         Ok(())
     }
 
@@ -255,15 +258,19 @@ impl<'s, D: BlockDevice> Taking<'s, D> {
             return Err(StoreError::Misuse { what: "run_end" });
         };
         let closed = self.close(builder, &mut reached)?;
-        if let Some(tree) = closed {
+        if let Some((tree, content)) = closed {
             // Only a single run is sealed as it is; the others' sets come from the merge.
             let reached = if self.runs.is_empty() { reached } else { Bitmap::new(0) };
-            self.runs.push(ClosedRun { tree, reached });
+            self.runs.push(ClosedRun { tree, reached, content });
         }
         Ok(())
     }
 
-    pub(super) fn close(&mut self, builder: TreeBuilder, reached: &mut Bitmap) -> Result<Option<Tree>> {
+    pub(super) fn close(
+        &mut self,
+        builder: TreeBuilder,
+        reached: &mut Bitmap,
+    ) -> Result<Option<(Tree, ContentHasher)>> {
         let keep = self.store.volume.superblock.slop;
         let mut sink = Sink { store: self.store, appender: &mut self.appender, reached, keep };
         builder.finish(&mut sink)
@@ -281,6 +288,10 @@ impl<'s, D: BlockDevice> Taking<'s, D> {
         for (part, data) in (0..).zip(bytes.chunks(PART_BYTES)) {
             let data = self.blob(Kind::ATTACHMENT, data)?;
             self.parts.push(PartRecord { kind, part, total_bytes: bytes.len() as u64, data });
+        }
+        if !bytes.is_empty() {
+            let digest = self.store.volume.keys.attachment(bytes);
+            self.attached.push((kind, bytes.len() as u64, digest));
         }
         Ok(())
     }
@@ -333,12 +344,8 @@ impl<D: BlockDevice> Drop for Taking<'_, D> {
         if self.sealed {
             return;
         }
-        for id in self.appender.taken().iter().map(SegmentId) {
-            if let Ok(address) = self.store.volume.table.address(id) {
-                self.store.volume.table.unmap(id);
-                self.store.allocator.release(id, address);
-            }
-        }
+        self.store.forget_taken(&self.appender);
+        self.store.features = 0;
     }
 }
 
@@ -359,11 +366,16 @@ fn limit(what: &'static str, text: &str, limit: usize) -> Result<()> {
     if text.len() > limit { Err(StoreError::TooLong { what, limit: u64::from(length32(limit)) }) } else { Ok(()) }
 }
 
+/// What a take of so many bytes of pages may need: pages, their indexes, and what sealing needs.
+pub(super) fn reserved_bytes(pages: u64) -> u64 {
+    let index = pages.div_ceil(BLOCK as u64).saturating_mul(INDEX_BYTES);
+    let wanted = pages.saturating_add(index);
+    wanted.saturating_add(wanted / TAIL_SHARE).saturating_add(SEAL_SEGMENTS * SEGMENT_BYTES)
+}
+
 /// Refuses a take that cannot fit: pages, their indexes, and what sealing needs.
 fn room<D: BlockDevice>(store: &Store<D>, reserve: u64) -> Result<()> {
-    let index = (reserve / BLOCK as u64).saturating_mul(INDEX_BYTES);
-    let wanted = reserve.saturating_add(index);
-    let wanted = wanted.saturating_add(wanted / TAIL_SHARE).saturating_add(SEAL_SEGMENTS * SEGMENT_BYTES);
+    let wanted = reserved_bytes(reserve);
     let available = u64::from(store.usable()) * SEGMENT_BYTES;
     if wanted > available { Err(StoreError::Full { wanted, available }) } else { Ok(()) }
 }

@@ -7,10 +7,12 @@ use alloc::vec::Vec;
 use xen_hypercall::types::Gfn;
 
 use crate::ports::BlockDevice;
+use crate::store::digest::{ContentHasher, Digest};
 use crate::store::error::{Result, StoreError};
 use crate::store::mark::reach;
 use crate::store::pages::PageRef;
 use crate::store::reader::SnapshotReader;
+use crate::store::root::AttachmentKind;
 
 /// Damaged pages that a report names.
 const NAMED_MAX: usize = 16;
@@ -30,6 +32,8 @@ pub struct VerifyReport {
     pub damaged: u64,
     /// The first of them.
     pub first_damaged: Vec<(Gfn, StoreError)>,
+    /// Digest of the content, computed afresh; None if some of it is damaged.
+    pub root_digest: Option<Digest>,
 }
 
 impl VerifyReport {
@@ -43,14 +47,21 @@ impl<D: BlockDevice> SnapshotReader<'_, D> {
     /// Verifies everything. Damage of single pages is in the report, worse damage is an error. `progress` gets the
     /// pages done and the pages in all.
     pub fn verify(&mut self, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport> {
-        self.verify_metadata()?;
+        let attached = self.verify_metadata()?;
+        let mut content = ContentHasher::new(&self.volume.keys);
         let total = self.info().data_pages.saturating_add(self.info().zero_pages);
         let mut report = VerifyReport::default();
         let mut pages = self.pages()?;
         loop {
             match pages.next_page() {
-                Ok(Some((_, PageRef::Zero))) => report.zero_pages += 1,
-                Ok(Some((_, PageRef::Data(_)))) => report.data_pages += 1,
+                Ok(Some((gfn, PageRef::Zero))) => {
+                    report.zero_pages += 1;
+                    content.zero(gfn.raw(), gfn.raw() + 1);
+                }
+                Ok(Some((gfn, PageRef::Data(_)))) => {
+                    report.data_pages += 1;
+                    content.page(gfn.raw(), &pages.digest());
+                }
                 Ok(None) => break,
                 Err(error @ StoreError::DamagedPage { gfn, .. }) => note(&mut report, gfn, error),
                 Err(error) => return Err(error),
@@ -62,26 +73,38 @@ impl<D: BlockDevice> SnapshotReader<'_, D> {
         }
         report.bytes_read = pages.bytes_read();
         progress(total, total);
+        content.pages_end();
+        attached.iter().for_each(|(kind, bytes, digest)| content.attachment(kind.0, *bytes, digest));
+        report.root_digest = report.is_clean().then(|| content.finish());
         self.compare(&report)?;
         Ok(report)
     }
 
-    /// Sets of segments and attachments.
-    fn verify_metadata(&mut self) -> Result<()> {
+    /// Sets of segments and attachments. Returns kind, bytes and digest of each attachment.
+    fn verify_metadata(&mut self) -> Result<Vec<(AttachmentKind, u64, Digest)>> {
         let (device, volume, name) = (&mut *self.device, self.volume, self.info.name.as_str());
         reach(device, volume, volume.find(name)?)?;
         let kinds: Vec<_> = self.info.attachments.iter().map(|(kind, _)| *kind).collect();
-        kinds.into_iter().try_for_each(|kind| self.attachment(kind).map(|_| ()))
+        let mut attached = Vec::with_capacity(kinds.len());
+        for kind in kinds {
+            let bytes = self.attachment(kind)?.unwrap_or_default();
+            attached.push((kind, bytes.len() as u64, self.volume.keys.attachment(&bytes)));
+        }
+        Ok(attached)
     }
 
-    /// The root's own counts.
+    /// The root's own counts, and its digest of the content.
     fn compare(&self, report: &VerifyReport) -> Result<()> {
         let info = self.info();
         let data = report.data_pages.saturating_add(report.damaged);
-        if (data, report.zero_pages) == (info.data_pages, info.zero_pages) {
-            return Ok(());
+        if (data, report.zero_pages) != (info.data_pages, info.zero_pages) {
+            return Err(StoreError::corrupt("counts of a snapshot", 0));
         }
-        Err(StoreError::corrupt("counts of a snapshot", 0))
+        let sealed = self.root.content;
+        if sealed != Digest::default() && report.root_digest.is_some_and(|found| found != sealed) {
+            return Err(StoreError::corrupt("content of a snapshot", 0));
+        }
+        Ok(())
     }
 }
 

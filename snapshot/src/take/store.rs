@@ -18,7 +18,7 @@ use crate::store::{AttachmentKind, NewSnapshot, PageRef, SealInfo, SnapshotReade
 impl From<StoreError> for Trouble {
     fn from(error: StoreError) -> Self {
         let fault = match error {
-            StoreError::Full { .. } | StoreError::TooManySnapshots { .. } => Fault::NoSpace,
+            StoreError::Full { .. } | StoreError::TooManySnapshots { .. } | StoreError::HeldByReaders => Fault::NoSpace,
             StoreError::NameTaken => Fault::NameUsed,
             StoreError::NotFound => Fault::NoSuchSnapshot,
             _ => Fault::Store,

@@ -2,8 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use snapshot::store::Cleaned;
+
 use crate::disk::{Disk, Faults, Image, Rng, cuts};
 use crate::history::{History, State, outcome};
+use crate::space::clean;
 use crate::world::{Run, SMALL, open, packed_run, run};
 
 /// One segment more than the least: three snapshots fit, and what is removed is used again at once.
@@ -48,6 +51,67 @@ fn takes_of_packed_and_equal_pages() {
     history.remove(&mut store, "old@1").unwrap();
     history.take(&mut store, "new@2", &[packed_run(0, 30, 2)]).unwrap();
     assert!(sound(&history, 8) > 800);
+}
+
+/// A store whose first snapshot is mostly superseded pages, from before it is cleaned.
+fn sparse() -> History {
+    let mut history = History::with_one_snapshot(ROOMY);
+    // Three segments of pages, of which few are left in each.
+    let runs = [run(0, 900, 2), (0..900).filter(|gfn| gfn % 150 > 2).map(|gfn| (gfn, Some(0))).collect()];
+    history.take(&mut open(&history.disk.clone()), "new@1", &runs).unwrap();
+    History::new(history.disk, history.now)
+}
+
+#[test]
+fn cleaning() {
+    let mut history = sparse();
+    let mut store = open(&history.disk);
+    assert!(clean(&mut store) > 0);
+    history.remove(&mut store, "old@1").unwrap();
+    assert!(sound(&history, 9) > 300);
+}
+
+/// How many flushes a cleaning has. The last three are the commit's, the third of which is proved with all commits;
+/// those before only keep a bad sector apart from a lost write.
+fn flushes_of_a_cleaning() -> u64 {
+    let history = sparse();
+    let mut store = open(&history.disk);
+    history.disk.plan(Faults::default());
+    clean(&mut store);
+    history.disk.0.borrow().flushes
+}
+
+#[test]
+fn the_first_two_flushes_of_a_cleaning_cannot_be_left_out() {
+    let flushes = flushes_of_a_cleaning();
+    for flush in flushes - 3..flushes - 1 {
+        let history = sparse();
+        let mut store = open(&history.disk);
+        history.disk.plan(Faults { swallow_flush: Some(flush), ..Faults::default() });
+        clean(&mut store);
+        assert!(!history.explore(flush, 1).1.is_empty(), "flush {flush} of {flushes} is not needed");
+    }
+}
+
+#[test]
+fn an_error_at_every_operation_of_a_cleaning_loses_nothing() {
+    let total = {
+        let history = sparse();
+        let mut store = open(&history.disk);
+        history.disk.plan(Faults::default());
+        clean(&mut store);
+        history.disk.0.borrow().operations
+    };
+    for number in 0..total {
+        let history = sparse();
+        let mut store = open(&history.disk);
+        history.disk.plan(Faults { fail_at: Some(number), ..Faults::default() });
+        while !matches!(store.clean_step(), Ok(Cleaned::Nothing) | Err(_)) {}
+        let image = history.disk.image();
+        if let Err(error) = outcome(ROOMY, image, std::slice::from_ref(&history.now), true) {
+            panic!("operation {number} of {total}: {error}");
+        }
+    }
 }
 
 #[test]
@@ -232,6 +296,7 @@ fn random_work(history: &mut History, rng: &mut Rng, round: u64) {
             0 if !names.is_empty() => {
                 let name = &names[rng.below(names.len() as u64) as usize];
                 history.remove(&mut store, name).unwrap();
+                clean(&mut store);
             }
             1 => drop(history.abort(&mut store, &[run(0, 4, rng.below(9))])),
             _ => {

@@ -59,8 +59,9 @@ fn the_constants_are_in_the_document() {
     says(format!("larger than {} KiB is cut", layout::PART_BYTES >> 10));
     says(format!("0 a leaf, at most {}", layout::LEVEL_MAX));
     says(format!("(blocks {} to {})", layout::KEY_AREA_FIRST, layout::META_FIRST - 1));
+    says(format!("(blocks {} to {})", layout::LEASE_FIRST, layout::LEASE_FIRST + u64::from(layout::LEASES) - 1));
     says(format!("`min(S0, {})`", layout::SNAPSHOTS_MAX));
-    for magic in [layout::SUPERBLOCK_MAGIC, layout::HEARTBEAT_MAGIC, layout::ROOT_MAGIC] {
+    for magic in [layout::SUPERBLOCK_MAGIC, layout::HEARTBEAT_MAGIC, layout::LEASE_MAGIC, layout::ROOT_MAGIC] {
         says(format!("`{}`", core::str::from_utf8(&magic).unwrap()));
     }
     let kinds = [Kind::CATALOG, Kind::DIRECTORY, Kind::TABLE_LEAF, Kind::ROOT, Kind::RUN_NODE];

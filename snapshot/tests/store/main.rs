@@ -12,4 +12,5 @@ mod history;
 mod hostile;
 mod model;
 mod small;
+mod space;
 mod world;

@@ -14,6 +14,7 @@ enum Step {
     Take(u8, Vec<Run>),
     Abort(Vec<Run>),
     Remove(u8),
+    Clean,
     Restart,
 }
 
@@ -37,6 +38,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         5 => (0..6u8, runs()).prop_map(|(name, runs)| Step::Take(name, runs)),
         1 => runs().prop_map(Step::Abort),
         2 => (0..6u8).prop_map(Step::Remove),
+        1 => Just(Step::Clean),
         1 => Just(Step::Restart),
     ]
 }
@@ -78,6 +80,7 @@ proptest! {
                     let removed = store.remove(&name);
                     assert_eq!(removed.is_ok(), expected.remove(&name).is_some(), "{removed:?}");
                 }
+                Step::Clean => _ = crate::space::clean(&mut store),
                 Step::Restart => {
                     let free = store.info().free_segments;
                     store = open(&disk);
