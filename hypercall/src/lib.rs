@@ -13,6 +13,7 @@
 #[macro_use]
 mod macros;
 pub mod abi;
+pub mod cap;
 pub mod console;
 #[cfg(any(feature = "privcmd", feature = "fake"))]
 pub mod dom0;

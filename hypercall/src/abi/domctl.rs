@@ -18,6 +18,8 @@ constants! {
     GETVCPUCONTEXT: u32 = 13, "XEN_DOMCTL_getvcpucontext";
     /// Operation: whether a vCPU is online, and its time.
     GETVCPUINFO: u32 = 14, "XEN_DOMCTL_getvcpuinfo";
+    /// Operation: a domain's share of processor time.
+    SCHEDULER_OP: u32 = 16, "XEN_DOMCTL_scheduler_op";
     /// Operation: continue a suspended domain.
     RESUMEDOMAIN: u32 = 27, "XEN_DOMCTL_resumedomain";
     /// Operation: who is told of a suspend.
@@ -44,6 +46,14 @@ constants! {
     GET_CPU_POLICY: u32 = 82, "XEN_DOMCTL_get_cpu_policy";
     /// Operation: the size of the paging pool.
     GET_PAGING_MEMPOOL_SIZE: u32 = 85, "XEN_DOMCTL_get_paging_mempool_size";
+    /// Scheduler operation: set.
+    SCHEDOP_PUTINFO: u32 = 0, "XEN_DOMCTL_SCHEDOP_putinfo";
+    /// Scheduler operation: get.
+    SCHEDOP_GETINFO: u32 = 1, "XEN_DOMCTL_SCHEDOP_getinfo";
+    /// The credit scheduler.
+    SCHEDULER_CREDIT: u32 = 5, "XEN_SCHEDULER_CREDIT";
+    /// The credit2 scheduler.
+    SCHEDULER_CREDIT2: u32 = 6, "XEN_SCHEDULER_CREDIT2";
     /// The interface version of the headers in use.
     INTERFACE_VERSION_4_17: u32 = 0x15, "XEN_DOMCTL_INTERFACE_VERSION";
     /// Shadow operation: log-dirty off.
@@ -349,6 +359,21 @@ structs! {
     PagingMempool = "struct xen_domctl_paging_mempool", 8 {
         /// Out: bytes.
         size: u64 = "size" @ 0,
+    }
+    /// Argument of scheduler_op; the credit schedulers have the same two numbers in the same places.
+    SchedulerOp = "struct xen_domctl_scheduler_op", 24 {
+        /// Which scheduler is meant.
+        sched_id: u32 = "sched_id" @ 0,
+        /// Set or get.
+        cmd: u32 = "cmd" @ 4,
+        /// Weight; 0 when set: as it is.
+        weight: u16 = "u.credit.weight" @ 8,
+        /// Percent of one processor; 0: no cap.
+        cap: u16 = "u.credit.cap" @ 10,
+        /// The rest of the union.
+        pad0: u32,
+        /// The rest of the union.
+        pad1: u64,
     }
     /// Argument of subscribe.
     Subscribe = "struct xen_domctl_subscribe", 4 {

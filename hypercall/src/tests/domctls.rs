@@ -6,6 +6,7 @@ use zerocopy::IntoBytes;
 
 use super::script::{DOMAIN, HANDLE, domctl, expect, expect_info, frame, payload};
 use crate::abi::domctl as raw;
+use crate::cap::CpuCap;
 use crate::domctl::{DomainFlags, interface_version};
 use crate::memory::PageType;
 use crate::shadow::Pass;
@@ -65,6 +66,29 @@ fn unsubscribing_is_port_0() {
         0
     });
     domctl.subscribe(DOMAIN, None).unwrap();
+    fake.finish();
+}
+
+#[test]
+fn a_cap_is_looked_for_under_both_credit_schedulers() {
+    let fake = Fake::new();
+    let domctl = domctl(&fake);
+    expect::<raw::SchedulerOp>(&fake, raw::SCHEDULER_OP, |op, _| {
+        assert_eq!((op.sched_id, op.cmd), (raw::SCHEDULER_CREDIT2, raw::SCHEDOP_GETINFO));
+        -22
+    });
+    expect::<raw::SchedulerOp>(&fake, raw::SCHEDULER_OP, |op, _| {
+        assert_eq!((op.sched_id, op.cmd), (raw::SCHEDULER_CREDIT, raw::SCHEDOP_GETINFO));
+        (op.weight, op.cap) = (256, 70);
+        0
+    });
+    let cap = domctl.cpu_cap(DOMAIN).unwrap();
+    assert_eq!(cap, CpuCap { scheduler: raw::SCHEDULER_CREDIT, percent: 70 });
+    expect::<raw::SchedulerOp>(&fake, raw::SCHEDULER_OP, |op, _| {
+        assert_eq!((op.sched_id, op.cmd, op.weight, op.cap), (5, raw::SCHEDOP_PUTINFO, 0, 35), "the weight stays");
+        0
+    });
+    domctl.set_cpu_cap(DOMAIN, CpuCap { percent: 35, ..cap }).unwrap();
     fake.finish();
 }
 
