@@ -2,6 +2,7 @@
 //! errors carry an exit status and a way out of their own.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use snapshot::request::H_MILLI_MAX;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -120,8 +121,25 @@ pub enum Store {
 pub enum Mode {
     /// Suspend, copy everything, resume
     Save,
-    /// Copy in rounds while the guest runs, suspend for the rest
+    /// Copy in rounds while the guest runs, suspend for the rest (Live Save)
     Live,
+    /// As live, with fewer rounds when they do not help (Improved Live Save)
+    Improved,
+    /// As Xen migrates: five rounds, nothing left out
+    Xen,
+    /// Copy until the rest fits the stub's memory: the guest does not wait for the disk
+    Staged,
+}
+
+/// What to do with a guest that writes more than fits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OnBusy {
+    /// Suspend it all the same; the rest goes to disk in the pause
+    Accept,
+    /// Lower its CPU cap until it fits, and put it back
+    Throttle,
+    /// Give up
+    Abort,
 }
 
 /// How pages are stored.
@@ -142,11 +160,25 @@ pub struct Take {
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
     /// How
-    #[arg(long, value_enum, default_value = "live")]
+    #[arg(long, value_enum, default_value = "staged")]
     pub mode: Mode,
-    /// Longest pause (500ms, 2s; `none`); past it the guest is resumed and the snapshot void [live: 10s, save: none]
+    /// Longest pause (500ms, 2s; `none`); past it the guest is resumed and the snapshot void, and mode staged does not
+    /// begin one that it predicts to be longer [staged: 2s, save: none, others: 10s]
     #[arg(long, value_parser = limit, value_name = "TIME")]
     pub max_pause: Option<Limit>,
+    /// staged: the pause that is good enough to stop copying [300ms, or the longest pause if that is less]
+    #[arg(long, value_parser = time, value_name = "TIME")]
+    pub target_pause: Option<Duration>,
+    /// staged: memory of the stub for what is copied in the pause (64M, 1G) [all that it can spare]
+    #[arg(long, value_parser = kib, value_name = "SIZE")]
+    pub staging: Option<u32>,
+    /// staged: what to do with a guest that writes more than fits
+    #[arg(long, value_enum, default_value = "accept")]
+    pub on_busy: OnBusy,
+    /// improved: a round is futile when more than H times the pages sent became dirty, or, `literal`, when no fewer
+    /// became dirty than in the one before
+    #[arg(long, value_parser = high, default_value = "5.1", value_name = "H")]
+    pub h: u32,
     /// A command run in dom0 while the guest stands still, beside the copy
     #[arg(long, value_name = "CMD")]
     pub hook: Option<String>,
@@ -156,7 +188,7 @@ pub struct Take {
     /// How the store keeps the pages: lz4 costs less time than the bytes that it saves, but on the fastest disks
     #[arg(long, value_enum, default_value = "lz4")]
     pub compress: Compress,
-    /// Round 1 leaves out what is dirty again already (as Xen 4.5.1 did)
+    /// live, improved: round 1 leaves out what is dirty again already (as Xen 4.5.1 did)
     #[arg(long)]
     pub round1_skip: bool,
 }
@@ -207,6 +239,34 @@ fn time(text: &str) -> Result<Duration, String> {
     Ok(time)
 }
 
+/// `64M`, `1G`: whole MiB or GiB, as KiB.
+fn kib(text: &str) -> Result<u32, String> {
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    let number: u32 = text[..text.len() - unit.len()].parse().map_err(|_| "a number and K, M or G".to_owned())?;
+    let factor = match unit {
+        "K" => 1,
+        "M" => 1 << 10,
+        "G" => 1 << 20,
+        _ => return Err("a unit is missing: K, M or G".to_owned()),
+    };
+    let kib = number.checked_mul(factor).filter(|kib| *kib >= 4);
+    kib.ok_or_else(|| "at least a page, at most 4095G".to_owned())
+}
+
+/// A factor above zero with at most three decimals, as thousandths; `literal` is 0.
+fn high(text: &str) -> Result<u32, String> {
+    if text == "literal" {
+        return Ok(0);
+    }
+    let factor: f64 = text.parse().map_err(|_| "a number, or `literal`".to_owned())?;
+    let milli = (factor * 1000.0).round();
+    if milli >= 1.0 && milli <= f64::from(H_MILLI_MAX) {
+        Ok(milli as u32)
+    } else {
+        Err("from 0.001 to 1000".to_owned())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,9 +293,25 @@ mod tests {
     }
 
     #[test]
-    fn a_take_has_live_defaults() {
+    fn sizes_and_factors_are_checked() {
+        assert_eq!((kib("64M"), kib("1G"), kib("4K")), (Ok(65_536), Ok(1 << 20), Ok(4)));
+        for bad in ["", "64", "M", "0M", "3K", "4096G", "-1M", "1.5G"] {
+            assert!(kib(bad).is_err(), "{bad}");
+        }
+        assert_eq!((high("5.1"), high("1"), high("literal")), (Ok(5100), Ok(1000), Ok(0)));
+        for bad in ["", "0", "-1", "NaN", "inf", "1001", "Literal"] {
+            assert!(high(bad).is_err(), "{bad}");
+        }
+        for bad in ["--mode fast", "--target-pause 0ms", "--on-busy hope", "--staging all"] {
+            assert!(parse(&format!("livesave take web01 {bad}")).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_take_has_staged_defaults() {
         let Command::Take(take) = parse("livesave take web01").unwrap().command else { panic!() };
-        assert_eq!((take.domain.as_str(), take.mode, take.max_pause), ("web01", Mode::Live, None));
+        assert_eq!((take.domain.as_str(), take.mode, take.max_pause), ("web01", Mode::Staged, None));
+        assert_eq!((take.on_busy, take.h, take.target_pause, take.staging), (OnBusy::Accept, 5100, None, None));
         assert_eq!(take.hook_timeout, Duration::from_secs(10));
     }
 

@@ -86,6 +86,7 @@ exits! {
     Inconsistent = 41, "inconsistent", "`store check` found something that is not as it must be";
     StoreWentBack = 42, "store-went-back", "the store is older than it was when last seen: a copy of its device?";
     StoreSwapped = 43, "store-swapped", "another store is on the device than was seen there";
+    PauseTooLong = 44, "pause-too-long", "the pause would be longer than allowed; the guest was not suspended";
 }
 
 impl Exit {
@@ -135,6 +136,7 @@ impl Exit {
             Self::Inconsistent => "`livesave verify` shows which snapshots are whole; export those to another device",
             Self::StoreWentBack => "bring the newest copy back, or `livesave store accept` if this one is wanted",
             Self::StoreSwapped => "look at the stub's disk, or `livesave store accept` if this store is wanted",
+            Self::PauseTooLong => "raise --max-pause, give the stub more memory, or try --on-busy throttle",
         }
     }
 }

@@ -23,6 +23,12 @@ pub fn is_zero(page: &Page) -> bool {
     page.chunks_exact(64).all(|block| block.iter().fold(0, |bits, byte| bits | byte) == 0)
 }
 
+/// Whether a pass may end before its end: given the guest and the number of pages that it has not come to.
+pub type Halt<'a, T> = dyn FnMut(&mut T, u64) -> Result<bool, Trouble> + 'a;
+
+/// Batches between two such questions: each makes Xen stop the guest for a moment.
+const HALT_BATCHES: u64 = 4;
+
 /// A pass under way.
 pub struct PassRun<'a, T, R> {
     /// The guest.
@@ -38,75 +44,134 @@ pub struct PassRun<'a, T, R> {
 }
 
 impl<T: DirtyLog + GuestMemory, R: Recorder> PassRun<'_, T, R> {
-    /// Sends `tracking.send` as one run.
-    pub fn run(&mut self, plan: PeekPlan, attend: &mut Attend<'_, T>) -> Result<(), Trouble> {
+    /// Sends `tracking.send` as one run, all of it or as much as `halt` allows.
+    pub fn run(
+        &mut self,
+        plan: PeekPlan,
+        attend: &mut Attend<'_, T>,
+        halt: Option<&mut Halt<'_, T>>,
+    ) -> Result<(), Trouble> {
         self.recorder.run_begin()?;
+        let at = self.batches(plan, attend, halt)?;
+        self.recorder.run_end()?;
+        self.tracking.end_pass(at);
+        Ok(())
+    }
+
+    /// Returns where the pass has come to.
+    fn batches(
+        &mut self,
+        plan: PeekPlan,
+        attend: &mut Attend<'_, T>,
+        mut halt: Option<&mut Halt<'_, T>>,
+    ) -> Result<u64, Trouble> {
         let (mut at, mut index) = (0, 0);
         while at < self.tracking.end {
             if plan.due(index) {
                 self.tracking.refresh_skips(self.target)?;
                 self.counters.peeks += 1;
             }
-            at = self.next_batch(at)?;
+            let skipped = &mut self.counters.skipped;
+            at = next_batch(self.target, self.tracking, at, self.strict, skipped)?;
             self.send_batch()?;
             attend(self.target, self.counters)?;
             index += 1;
+            let asked = halt.as_mut().filter(|_| index % HALT_BATCHES == 0 && at < self.tracking.end);
+            if let Some(halt) = asked
+                && halt(self.target, self.tracking.unsent(at))?
+            {
+                break;
+            }
         }
-        self.recorder.run_end()?;
-        self.tracking.end_pass();
-        Ok(())
-    }
-
-    /// Fills the batch with what is to be sent and is memory, `unknown` with what is to be sent as a hole.
-    fn next_batch(&mut self, from: u64) -> Result<u64, Trouble> {
-        let Tracking { send, skip, batch, unknown, end, populated, .. } = self.tracking;
-        let skipped = &mut self.counters.skipped;
-        let next = batch.refill(send, true, from, *end, |gfn| {
-            let dirty_again = skip.contains(gfn);
-            *skipped += u64::from(dirty_again);
-            !dirty_again
-        });
-        unknown.refill_from(batch, |gfn| !populated.contains(gfn));
-        if !unknown.gfns().is_empty() {
-            self.ask_unknown()?;
-        }
-        Ok(next)
-    }
-
-    /// Gfns that were no memory when we last looked: ask again.
-    fn ask_unknown(&mut self) -> Result<(), Trouble> {
-        let Tracking { batch, unknown, types, populated, moved, .. } = self.tracking;
-        ask(self.target, unknown, types)?;
-        for (&gfn, &kind) in unknown.gfns().iter().zip(types.iter()) {
-            learn(populated, gfn, kind)?;
-            *moved |= kind.has_data();
-        }
-        if *moved && self.strict {
-            return Err(Trouble::new(Fault::Ballooning, "a page came to the guest just before it suspended"));
-        }
-        batch.retain(|&gfn| populated.contains(gfn));
-        unknown.retain(|&gfn| !populated.contains(gfn));
-        Ok(())
+        Ok(at)
     }
 
     fn send_batch(&mut self) -> Result<(), Trouble> {
-        let Tracking { batch, unknown, populated, .. } = self.tracking;
-        let mut sink = Sink {
-            gfns: batch.gfns(),
-            expected: 0,
-            holes: unknown.gfns(),
-            recorder: self.recorder,
-            populated,
-            counters: self.counters,
-            strict: self.strict,
-            trouble: None,
-        };
-        if !batch.gfns().is_empty() {
-            let answer = self.target.copy(batch.gfns(), &mut |index, page| sink.take(index, page));
-            sink.check(answer)?;
-        }
-        sink.holes_below(u64::MAX)
+        let Tracking { batch, unknown, populated, .. } = &mut *self.tracking;
+        let lists = (batch.gfns(), unknown.gfns());
+        send(self.target, self.recorder, populated, self.counters, lists, self.strict)
     }
+}
+
+/// Fills the batch with what is to be sent and is memory, `unknown` with what is to be sent as a hole. Returns where to
+/// go on.
+pub(crate) fn next_batch<T: GuestMemory>(
+    target: &mut T,
+    tracking: &mut Tracking,
+    from: u64,
+    strict: bool,
+    skipped: &mut u64,
+) -> Result<u64, Trouble> {
+    let Tracking { send, skip, batch, unknown, end, populated, .. } = &mut *tracking;
+    let next = batch.refill(send, true, from, *end, |gfn| {
+        let dirty_again = skip.contains(gfn);
+        *skipped += u64::from(dirty_again);
+        !dirty_again
+    });
+    unknown.refill_from(batch, |gfn| !populated.contains(gfn));
+    if !unknown.gfns().is_empty() {
+        ask_unknown(target, tracking, strict)?;
+    }
+    Ok(next)
+}
+
+/// Gfns that were no memory when we last looked: ask again.
+fn ask_unknown<T: GuestMemory>(target: &mut T, tracking: &mut Tracking, strict: bool) -> Result<(), Trouble> {
+    let Tracking { batch, unknown, types, populated, moved, .. } = tracking;
+    ask(target, unknown, types)?;
+    for (&gfn, &kind) in unknown.gfns().iter().zip(types.iter()) {
+        learn(populated, gfn, kind)?;
+        *moved |= kind.has_data();
+    }
+    if *moved && strict {
+        return Err(Trouble::new(Fault::Ballooning, "a page came to the guest just before it suspended"));
+    }
+    batch.retain(|&gfn| populated.contains(gfn));
+    unknown.retain(|&gfn| !populated.contains(gfn));
+    Ok(())
+}
+
+/// Sends pages and, between them, holes; both lists ascend.
+pub(crate) fn send<T: GuestMemory, R: Recorder>(
+    target: &mut T,
+    recorder: &mut R,
+    populated: &mut Bitmap,
+    counters: &mut Counters,
+    (gfns, holes): (&[Gfn], &[Gfn]),
+    strict: bool,
+) -> Result<(), Trouble> {
+    let mut sink = Sink { gfns, expected: 0, holes, recorder, populated, counters, strict, trouble: None };
+    if !gfns.is_empty() {
+        let answer = target.copy(gfns, &mut |index, page| sink.take(index, page));
+        sink.check(answer)?;
+    }
+    sink.holes_below(u64::MAX)
+}
+
+/// One page to the store, counted.
+pub(crate) fn store_page(
+    recorder: &mut impl Recorder,
+    counters: &mut Counters,
+    gfn: Gfn,
+    page: &Page,
+) -> Result<(), Trouble> {
+    if is_zero(page) {
+        counters.zero += 1;
+        return recorder.zero(gfn);
+    }
+    counters.pages += 1;
+    counters.bytes += PAGE_SIZE as u64;
+    recorder.page(gfn, page)
+}
+
+/// A port that broke its contract.
+pub(crate) fn incomplete() -> Trouble {
+    Trouble::new(Fault::Hypercall, "a batch came back incomplete")
+}
+
+/// A page of the last set that cannot be read.
+pub(crate) fn unreadable(gfn: Gfn, error: PageError) -> Trouble {
+    Trouble::new(Fault::PageUnreadable, format_args!("gfn {gfn} of the last set: errno {}", error.errno))
 }
 
 /// Types of `batch`, into `types`.
@@ -149,7 +214,7 @@ impl<R: Recorder> Sink<'_, R> {
         }
         answer?;
         if self.expected != self.gfns.len() {
-            return Err(Trouble::new(Fault::Hypercall, "a batch came back incomplete"));
+            return Err(incomplete());
         }
         Ok(())
     }
@@ -175,26 +240,13 @@ impl<R: Recorder> Sink<'_, R> {
         self.expected += 1;
         self.holes_below(gfn.raw())?;
         match page {
-            Ok(page) => self.send(gfn, page),
-            Err(error) if self.strict => {
-                let reason = format_args!("gfn {gfn} of the last set: errno {}", error.errno);
-                Err(Trouble::new(Fault::PageUnreadable, reason))
-            }
+            Ok(page) => store_page(self.recorder, self.counters, gfn, page),
+            Err(error) if self.strict => Err(unreadable(gfn, error)),
             Err(_) => {
                 self.populated.remove(gfn);
                 self.recorder.hole(gfn)
             }
         }
-    }
-
-    fn send(&mut self, gfn: Gfn, page: &Page) -> Result<(), Trouble> {
-        if is_zero(page) {
-            self.counters.zero += 1;
-            return self.recorder.zero(gfn);
-        }
-        self.counters.pages += 1;
-        self.counters.bytes += PAGE_SIZE as u64;
-        self.recorder.page(gfn, page)
     }
 }
 

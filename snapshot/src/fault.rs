@@ -89,6 +89,8 @@ faults! {
     PageUnreadable = "page-unreadable",
     /// The pause budget ran out before all was captured.
     PauseBudget = "pause-budget",
+    /// The pause that is predicted, or what a pause costs at least, is above its limit: nothing was suspended.
+    PauseTooLong = "pause-too-long",
     /// The keeper's verdict is void.
     VerdictVoid = "verdict-void",
     /// No verdict came in time.

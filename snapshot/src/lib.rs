@@ -21,6 +21,7 @@ pub mod ports;
 pub mod prune;
 pub mod request;
 pub mod session;
+pub mod staging;
 pub mod status;
 pub mod store;
 pub mod stream;

@@ -217,6 +217,14 @@ pub trait DirtyLog {
 /// Takes the pages of a batch: index in the batch, and the private copy or why there is none.
 pub type PageSink<'a> = dyn FnMut(usize, Result<&Page, PageError>) -> Result<(), Stop> + 'a;
 
+/// Where the pages of a batch land: the caller's own memory, so that a page is copied once.
+pub trait Landing {
+    /// The place for the page with this index; `None` ends the call early with `Ok`.
+    fn place(&mut self, index: usize) -> Option<&mut Page>;
+    /// The page with this index cannot be copied; its place is as before.
+    fn failed(&mut self, index: usize, error: PageError);
+}
+
 /// Read access to the target's frames.
 pub trait GuestMemory {
     /// Types of at most [`BATCH_MAX`] gfns; `out` has the same length.
@@ -225,6 +233,8 @@ pub trait GuestMemory {
     /// index, in order. An unmappable page is a per-page error. `Stop` ends the call early with `Ok`. Domid and handle
     /// are compared after the mapping and before the first page is handed out: no page of another domain ever is.
     fn copy(&mut self, gfns: &[Gfn], out: &mut PageSink<'_>) -> Result<(), TargetError>;
+    /// As `copy`, straight to where the pages shall stay. Each index is asked for once, in order.
+    fn land(&mut self, gfns: &[Gfn], at: &mut dyn Landing) -> Result<(), TargetError>;
 }
 
 /// A device of 4096-byte blocks.
@@ -257,6 +267,8 @@ pub enum Message {
     Verdict(Verdict),
     /// Nothing can be written to the store any more: its device is closing or gone.
     StoreLost,
+    /// `acked` with our token: the guest took the suspend request and freezes itself now.
+    Acked,
 }
 
 /// The line to dom0 is down. The session ends as void; the keeper sees the silence.

@@ -10,6 +10,7 @@ use xen_hypercall::types::{DomHandle, DomId, EvtchnPort};
 
 use crate::fields::{Fields, ParseError, hex};
 use crate::names::{SnapshotName, Token};
+use crate::policy::Busy;
 use crate::store::Compression;
 
 /// Version of the protocol of docs/protocol/xenstore.md.
@@ -24,22 +25,40 @@ pub const CONFIG_CHUNK_BYTES: usize = 1000;
 /// Longest pause that may be asked for, one hour.
 pub const PAUSE_MS_MAX: u32 = 3_600_000;
 
+/// Largest factor of mode `improved`, in thousandths.
+pub const H_MILLI_MAX: u32 = 1_000_000;
+
+/// The target pause, if nothing else is said: QEMU's limit for migration (migration/options.c, downtime-limit).
+pub const TARGET_PAUSE_MS: u32 = 300;
+
 /// How a snapshot is taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {
     /// Suspend first, copy everything, resume.
     Save,
-    /// Copy in rounds while the guest runs, then suspend for the rest.
+    /// Copy in rounds while the guest runs, then suspend for the rest: Live Save, table 2 of the paper.
     Live,
+    /// `live` with the adaptive number of rounds of table 3: Improved Live Save.
+    Improved,
+    /// The rounds of Xen's own migration: five, and nothing is left out.
+    Xen,
+    /// Copy until what is left fits memory; the guest waits for memory only, never for the disk.
+    Staged,
 }
 
 impl Mode {
+    /// Every mode, with its word in requests and listings.
+    pub const ALL: [(Self, &'static str); 5] = [
+        (Self::Save, "save"),
+        (Self::Live, "live"),
+        (Self::Improved, "improved"),
+        (Self::Xen, "xen"),
+        (Self::Staged, "staged"),
+    ];
+
     /// The word in requests and listings.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Save => "save",
-            Self::Live => "live",
-        }
+        Self::ALL.into_iter().find(|(mode, _)| *mode == self).map_or("", |(_, word)| word)
     }
 }
 
@@ -47,11 +66,7 @@ impl FromStr for Mode {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        match text {
-            "save" => Ok(Self::Save),
-            "live" => Ok(Self::Live),
-            _ => Err(()),
-        }
+        Self::ALL.into_iter().find(|(_, word)| *word == text).map(|(mode, _)| mode).ok_or(())
     }
 }
 
@@ -82,6 +97,15 @@ pub struct Take {
     pub max_pause_ms: Option<u32>,
     /// Let round 1 skip pages that are dirty again already, as Xen 4.5.1 did.
     pub round1_skip: bool,
+    /// Mode `improved`: a round is high when more than this many thousandths of the pages sent became dirty; 0 when no
+    /// fewer became dirty than in the round before.
+    pub h_milli: u32,
+    /// Mode `staged`: the predicted pause that is good enough, milliseconds; never 0, never above `max_pause_ms`.
+    pub target_pause_ms: u32,
+    /// Mode `staged`: memory for the last set, KiB; `None` (0 as text) is all that the stub can spare.
+    pub staging_kib: Option<u32>,
+    /// Mode `staged`: what to do with a guest whose dirty set does not fit.
+    pub on_busy: Busy,
     /// Number of `config/<i>` nodes, 0 to [`CONFIG_CHUNKS_MAX`].
     pub config_chunks: u16,
     /// How the store keeps its pages.
@@ -119,6 +143,10 @@ const TAKE_KEYS: &[&str] = &[
     "release-port",
     "max-pause-ms",
     "round1-skip",
+    "h-milli",
+    "target-pause-ms",
+    "staging-kib",
+    "on-busy",
     "config-chunks",
     "compress",
 ];
@@ -168,6 +196,10 @@ impl Take {
             release_port: release_port(fields)?,
             max_pause_ms: max_pause_ms(fields)?,
             round1_skip: fields.flag("round1-skip")?,
+            h_milli: bounded(fields, "h-milli", H_MILLI_MAX)?,
+            target_pause_ms: target_pause_ms(fields)?,
+            staging_kib: Some(fields.number("staging-kib")?).filter(|&kib: &u32| kib > 0),
+            on_busy: fields.typed("on-busy")?,
             config_chunks: bounded(fields, "config-chunks", CONFIG_CHUNKS_MAX)?,
             compression: compression(fields)?,
         })
@@ -227,7 +259,14 @@ fn max_pause_ms(fields: &Fields<'_>) -> Result<Option<u32>, ParseError> {
     Ok(Some(pause).filter(|&pause| pause > 0))
 }
 
-fn bounded(fields: &Fields<'_>, key: &str, max: u16) -> Result<u16, ParseError> {
+/// A target above the limit would be a limit that nobody keeps.
+fn target_pause_ms(fields: &Fields<'_>) -> Result<u32, ParseError> {
+    let target: u32 = fields.number("target-pause-ms")?;
+    let limit = max_pause_ms(fields)?.unwrap_or(PAUSE_MS_MAX);
+    if target == 0 || target > limit { Err(ParseError::bad("target-pause-ms")) } else { Ok(target) }
+}
+
+fn bounded<N: TryFrom<u64> + PartialOrd>(fields: &Fields<'_>, key: &str, max: N) -> Result<N, ParseError> {
     let value = fields.number(key)?;
     if value > max { Err(ParseError::bad(key)) } else { Ok(value) }
 }
@@ -251,7 +290,10 @@ impl fmt::Display for Take {
         )?;
         write!(out, "created={}\nrelease-port={}\n", self.created_unix, self.release_port)?;
         writeln!(out, "max-pause-ms={}", self.max_pause_ms.unwrap_or(0))?;
-        write!(out, "round1-skip={}\nconfig-chunks={}\n", u8::from(self.round1_skip), self.config_chunks)?;
+        write!(out, "round1-skip={}\nh-milli={}\n", u8::from(self.round1_skip), self.h_milli)?;
+        writeln!(out, "target-pause-ms={}", self.target_pause_ms)?;
+        write!(out, "staging-kib={}\non-busy={}\n", self.staging_kib.unwrap_or(0), self.on_busy.as_str())?;
+        writeln!(out, "config-chunks={}", self.config_chunks)?;
         writeln!(out, "compress={}", self.compression)
     }
 }

@@ -142,6 +142,14 @@ counters! {
     pause_pages = "pause-pages",
     /// Our part of the pause: from the sight of the suspend to the release, microseconds.
     pause_us = "pause-us",
+    /// Pages that fit the staging memory; mode `staged`.
+    staging = "staging",
+    /// Pages that waited in staging for the disk at the release.
+    staged = "staged",
+    /// Our part of the pause as predicted before the suspend, microseconds; mode `staged`.
+    predicted_us = "predicted-us",
+    /// Percent of the guest's processor time that the keeper is asked to take away.
+    throttle = "throttle",
     /// Since the request was taken up, microseconds.
     elapsed_us = "elapsed-us",
 }

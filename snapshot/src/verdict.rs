@@ -1,4 +1,5 @@
-//! What dom0 writes while a session runs: the keeper's verdict, and a cancel. Both name the session by its token.
+//! What dom0 writes while a session runs: the keeper's verdict and its `acked`, and a cancel. All name the session by
+//! its token.
 //!
 //! A verdict is believed only with the running session's token; anything else is dropped by the receiver.
 
@@ -38,12 +39,16 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Dom0's wish that a session end.
+/// A word that says no more than which session it is for: `cancel`, dom0's wish that it end, and `acked`, the keeper's
+/// news that the guest took the suspend request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cancel {
     /// The session.
     pub token: Token,
 }
+
+/// See [`Cancel`].
+pub type Acked = Cancel;
 
 impl Cancel {
     /// Reads the node's value.

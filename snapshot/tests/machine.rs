@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use snapshot::fault::Fault;
 use snapshot::fields::Line;
 use snapshot::names::Token;
-use snapshot::policy::{Policy, RoundStats};
+use snapshot::policy::{Busy, Outlook, Policy, RoundStats, Settings};
+use snapshot::request::Mode;
 use snapshot::session::{Action, Capture, Machine, Observation, Pass, Trouble, limits};
 use snapshot::status::State;
 use snapshot::verdict::Verdict;
@@ -24,7 +25,13 @@ fn trouble(fault: Fault) -> Observation {
 }
 
 fn stats(round: u32, dirty_current: u64) -> RoundStats {
-    RoundStats { round, memory: 1000, dirty_previous: 100, dirty_current, sent_total: 1000 }
+    let outlook = Outlook { staging_pages: 100, fixed_ns: 1000, stage_ns: 1000, store_ns: 10_000 };
+    let sums = RoundStats { sent_round: 100, sent_total: 1000, space_left: 1000, outlook, ..RoundStats::default() };
+    RoundStats { round, memory: 1000, dirty_previous: 100, dirty_current, ..sums }
+}
+
+fn policy(mode: Mode) -> Policy {
+    Policy::new(mode, Settings { busy: Busy::Throttle, max_pause_us: Some(500), ..Settings::default() })
 }
 
 /// What the outside is like, as the actions left it.
@@ -55,7 +62,10 @@ impl Outside {
             }
             Action::Recheck => return Observation::Rechecked(choice.is_multiple_of(3)),
             Action::AwaitSuspend if choice.is_multiple_of(2) => return Observation::Nothing,
+            Action::AwaitSuspend if choice % 3 == 1 => return Observation::Acked,
             Action::AwaitSuspend => return Observation::Suspended,
+            Action::Chase if choice % 2 == 1 => return Observation::Suspended,
+            Action::Chase => return Observation::Nothing,
             Action::Capture(_) => self.captured = true,
             Action::Release => {
                 self.releases += 1;
@@ -120,10 +130,10 @@ proptest! {
     #[test]
     fn every_way_out_keeps_the_promises(
         choices in prop::collection::vec(any::<u8>(), 1..80),
-        live: bool,
+        mode in 0usize..5,
         strange: bool,
     ) {
-        let policy = if live { Policy::Live } else { Policy::Save };
+        let policy = policy(Mode::ALL[mode].0);
         let (outside, machine) = run(policy, &choices, strange);
         let left_on = machine.trouble().is_some_and(|trouble| trouble.fault == Fault::TrackingLeftOn);
         prop_assert_eq!(outside.releases, 1);
@@ -186,12 +196,12 @@ fn a_take_that_goes_well() {
         Seal,
         Finish,
     ];
-    assert_eq!(script(Policy::Live, &seen), expected);
+    assert_eq!(script(policy(Mode::Live), &seen), expected);
 }
 
 #[test]
 fn save_suspends_first() {
-    let actions = script(Policy::Save, &[done(), done(), (0, Observation::Suspended)]);
+    let actions = script(policy(Mode::Save), &[done(), done(), (0, Observation::Suspended)]);
     let expected = [Action::Prepare, Action::Enable, Action::AwaitSuspend, Action::Capture(Capture::Everything)];
     assert_eq!(actions, expected);
 }
@@ -200,14 +210,14 @@ fn save_suspends_first() {
 fn an_enable_that_failed_is_not_undone() {
     let seen = [done(), (0, trouble(Fault::LogDirtyOn)), done(), done()];
     let expected = [Action::Prepare, Action::Enable, Action::Release, Action::Discard, Action::Finish];
-    assert_eq!(script(Policy::Live, &seen), expected, "somebody else's tracking stays on");
+    assert_eq!(script(policy(Mode::Live), &seen), expected, "somebody else's tracking stays on");
 }
 
 #[test]
 fn off_is_tried_often_enough_and_no_longer() {
     let mut seen = vec![done(), done(), (0, trouble(Fault::Cancelled)), done()];
     seen.extend((0..limits::OFF_ATTEMPTS).map(|_| (0, trouble(Fault::Hypercall))));
-    let actions = script(Policy::Live, &seen);
+    let actions = script(policy(Mode::Live), &seen);
     let offs = actions.iter().filter(|action| **action == Action::TrackingOff).count();
     assert_eq!(offs, limits::OFF_ATTEMPTS as usize);
     assert_eq!(actions.last(), Some(&Action::Discard));
@@ -217,5 +227,34 @@ fn off_is_tried_often_enough_and_no_longer() {
 fn waits_end_at_their_deadline_and_not_before() {
     let wait = limits::SUSPEND_WAIT_NS;
     let seen = [done(), done(), (wait - 1, Observation::Nothing), (wait, Observation::Nothing)];
-    assert_eq!(script(Policy::Save, &seen)[3..], [Action::AwaitSuspend, Action::Release]);
+    assert_eq!(script(policy(Mode::Save), &seen)[3..], [Action::AwaitSuspend, Action::Release]);
+}
+
+#[test]
+fn the_copy_while_the_guest_freezes_is_made_once_and_by_staged_alone() {
+    let acked = || (0, Observation::Acked);
+    let seen = [done(), done(), (0, Observation::Round(stats(1, 5), false)), (0, Observation::Rechecked(false))];
+    let chased = |mode| {
+        let more = [acked(), (0, Observation::Nothing), acked(), (0, Observation::Suspended)];
+        script(policy(mode), &[&seen[..], &more[..]].concat())[4..].to_vec()
+    };
+    use Action::{AwaitSuspend, Chase};
+    let capture = Action::Capture(Capture::LastSet);
+    assert_eq!(chased(Mode::Staged), [AwaitSuspend, Chase, AwaitSuspend, AwaitSuspend, capture]);
+    assert_eq!(chased(Mode::Xen), [AwaitSuspend, AwaitSuspend, AwaitSuspend, AwaitSuspend, capture]);
+}
+
+#[test]
+fn a_throttle_is_said_and_stays() {
+    let mut machine = Machine::new(policy(Mode::Staged));
+    for seen in [Observation::Begin, Observation::Done, Observation::Done] {
+        machine.step(0, seen);
+    }
+    let mut levels = vec![];
+    for round in 1..=14 {
+        machine.step(0, Observation::Round(stats(round, 200), false));
+        levels.push(machine.throttle());
+    }
+    assert_eq!(levels[..4], [0, 50, 60, 70]);
+    assert_eq!(machine.trouble().map(|trouble| trouble.fault), Some(Fault::PauseTooLong), "{levels:?}");
 }

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use snapshot::fault::Fault;
 use snapshot::fields::{Key, Line, NODE_MAX, ParseError};
 use snapshot::names::{Name, NameError, SnapshotName, Token};
+use snapshot::policy::Busy;
 use snapshot::request::{Mode, Remove, Request, Take};
 use snapshot::status::{Counters, State, Status, StubNode, StubState};
 use snapshot::store::Compression;
@@ -13,7 +14,8 @@ use xen_hypercall::types::{DomHandle, DomId, EvtchnPort};
 
 const TAKE: &str = "protocol=1\ntoken=00112233445566778899aabbccddeeff\nop=take\ndomid=7\n\
     handle=0f1f2f3f-4f5f-6f7f-8f9f-afbfcfdfefff\nguest=web01\nname=2026-11-22T15:00:00Z\nmode=live\n\
-    created=1795359600\nrelease-port=42\nmax-pause-ms=10000\nround1-skip=0\nconfig-chunks=3\ncompress=none\n";
+    created=1795359600\nrelease-port=42\nmax-pause-ms=10000\nround1-skip=0\nh-milli=5100\ntarget-pause-ms=300\n\
+    staging-kib=65536\non-busy=accept\nconfig-chunks=3\ncompress=none\n";
 
 fn take() -> Take {
     Take {
@@ -26,6 +28,10 @@ fn take() -> Take {
         release_port: EvtchnPort::new(42),
         max_pause_ms: Some(10_000),
         round1_skip: false,
+        h_milli: 5100,
+        target_pause_ms: 300,
+        staging_kib: Some(65536),
+        on_busy: Busy::Accept,
         config_chunks: 3,
         compression: Compression::None,
     }
@@ -73,6 +79,12 @@ fn each_way_of_being_wrong_has_its_own_error() {
         ("release-port=42", "release-port=0", "release-port"),
         ("max-pause-ms=10000", "max-pause-ms=3600001", "max-pause-ms"),
         ("round1-skip=0", "round1-skip=yes", "round1-skip"),
+        ("mode=live", "mode=stage", "mode"),
+        ("h-milli=5100", "h-milli=1000001", "h-milli"),
+        ("target-pause-ms=300", "target-pause-ms=0", "target-pause-ms"),
+        ("target-pause-ms=300", "target-pause-ms=10001", "target-pause-ms"),
+        ("staging-kib=65536", "staging-kib=4294967296", "staging-kib"),
+        ("on-busy=accept", "on-busy=panic", "on-busy"),
         ("config-chunks=3", "config-chunks=65", "config-chunks"),
         ("created=1795359600", "created=18446744073709551616", "created"),
     ] {
@@ -141,6 +153,10 @@ fn the_longest_status_fits_a_node() {
         pause_calls: u64::MAX,
         pause_pages: u64::MAX,
         pause_us: u64::MAX,
+        staging: u64::MAX,
+        staged: u64::MAX,
+        predicted_us: u64::MAX,
+        throttle: u64::MAX,
         elapsed_us: u64::MAX,
     };
     let longest = Status { counters, ..Status::refused(take().token, Fault::NoSuchSnapshot, "x".repeat(500)) };
@@ -192,14 +208,17 @@ fn verdict_and_cancel_round_trip() {
 prop_compose! {
     fn any_take()(
         token: [u8; 16], handle: [u8; 16], domid in 1u16..0x7ff0, guest in "[A-Za-z0-9_][A-Za-z0-9._+:-]{0,63}",
-        name in "[A-Za-z0-9_][A-Za-z0-9._+:-]{0,63}", live: bool, created_unix: u64, port in 1u32..,
+        name in "[A-Za-z0-9_][A-Za-z0-9._+:-]{0,63}", created_unix: u64, port in 1u32..,
         pause in 0u32..=3_600_000, round1_skip: bool, config_chunks in 0u16..=64, packs: bool,
+        (mode, busy, h_milli, kib) in (0..Mode::ALL.len(), 0..Busy::ALL.len(), 0u32..=1_000_000, any::<u32>()),
     ) -> Take {
         Take {
             token: Token(token), domid: DomId::new(domid), handle: DomHandle::new(handle),
             name: SnapshotName { guest: guest.parse().unwrap(), name: name.parse().unwrap() },
-            mode: if live { Mode::Live } else { Mode::Save }, created_unix, release_port: EvtchnPort::new(port),
+            mode: Mode::ALL[mode].0, created_unix, release_port: EvtchnPort::new(port),
             max_pause_ms: Some(pause).filter(|&pause| pause > 0), round1_skip, config_chunks,
+            h_milli, staging_kib: Some(kib).filter(|&kib| kib > 0), on_busy: Busy::ALL[busy].0,
+            target_pause_ms: (pause / 2).max(1),
             compression: if packs { Compression::Lz4 } else { Compression::None },
         }
     }
@@ -272,10 +291,12 @@ fn the_document_has_the_bounds_of_the_code() {
         ("SUSPEND_WAIT_NS", SUSPEND_WAIT_NS),
         ("SUSPEND_POLL_NS", SUSPEND_POLL_NS),
         ("LOOK_NS", LOOK_NS),
+        ("SUSPEND_LIKELY_NS", SUSPEND_LIKELY_NS),
         ("VERDICT_WAIT_NS", VERDICT_WAIT_NS),
         ("VERDICT_POLL_NS", VERDICT_POLL_NS),
         ("OFF_RETRY_NS", OFF_RETRY_NS),
         ("PROGRESS_NS", PROGRESS_NS),
+        ("THROTTLE_SETTLE_NS", THROTTLE_SETTLE_NS),
     ] {
         assert_eq!(value(name) * 1_000_000, ns, "{name}");
     }

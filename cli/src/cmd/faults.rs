@@ -27,6 +27,7 @@ pub fn exit_of(fault: Fault) -> Exit {
         Fault::NoSuspend => Exit::NotSuspended,
         Fault::ForeignSuspend | Fault::ForeignResume | Fault::ForeignOff => Exit::Foreign,
         Fault::PauseBudget => Exit::PauseSpent,
+        Fault::PauseTooLong => Exit::PauseTooLong,
         Fault::TrackingLeftOn => Exit::Stuck,
         _ => Exit::Void,
     }
@@ -49,7 +50,8 @@ fn hint_of(fault: Fault) -> Option<&'static str> {
         Fault::Ballooning => "do not change the guest's memory during a take",
         Fault::PageUnreadable => "a page of the guest could not be mapped: the stub's log names it; take it again",
         Fault::VerdictVoid | Fault::NoVerdict => "the keeper's reasons are in /run/livesave/keeper.log",
-        Fault::PolicyAbort => "the guest writes faster than the store: take it with --mode save",
+        Fault::PauseTooLong => "raise --max-pause, give the stub more memory, or try --on-busy throttle",
+        Fault::PolicyAbort => "try --on-busy accept or throttle, or give the stub more memory",
         Fault::ControlLost => "is xenstored running?",
         _ => return None,
     })

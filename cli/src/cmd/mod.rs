@@ -3,6 +3,7 @@
 mod accept;
 mod cancel;
 mod check;
+mod choices;
 mod dispatch;
 mod doctor;
 mod export;

@@ -98,6 +98,9 @@ fn of_record(path: &Path, record: &Record) -> Outcome<Deeds> {
             // The next recovery, if one is needed, must not wait for a suspend that has been.
             deeds.note("the request is settled", record::settle(path, record));
         }
+        if let Some(cap) = record.cap {
+            deeds.note("the guest has its CPU cap back", xen.set_cpu_cap(domid, handle, cap.into()));
+        }
         tracking(&xen, &mut store, (domid, handle), stub, &record.job.guest, &mut deeds);
     }
     if deeds.left.is_empty() {
@@ -220,7 +223,8 @@ mod tests {
     #[test]
     fn a_guest_that_was_asked_is_reckoned_with_as_long_as_by_a_keeper() {
         let job = record::tests::job();
-        let mut record = Record { version: record::VERSION, pid: 1, stage: Stage::Asked, asked: Some(1000), job };
+        let mut record =
+            Record { version: record::VERSION, pid: 1, stage: Stage::Asked, asked: Some(1000), job, cap: None };
         assert_eq!(still_awaited(&record, 1030), Some(570));
         assert_eq!(still_awaited(&record, 1600), None);
         assert_eq!(still_awaited(&record, 9000), None);

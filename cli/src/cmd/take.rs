@@ -2,8 +2,9 @@
 //!
 //! From the moment the keeper is ready the guest is its affair: whatever fails here, dropping the link is enough.
 
+use super::choices::{busy, max_pause_ms, millis, mode, target_ms};
 use super::progress::Progress;
-use super::{faults, preflight, recover, status, trace};
+use super::{choices, faults, preflight, recover, status, trace};
 use crate::args::{self, Place};
 use crate::config::Config;
 use crate::domain::{self, Found};
@@ -19,7 +20,7 @@ use serde_json::json;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use snapshot::names::{SnapshotName, Token};
-use snapshot::request::{self, CONFIG_CHUNK_BYTES, CONFIG_CHUNKS_MAX, Mode, Request};
+use snapshot::request::{self, CONFIG_CHUNK_BYTES, CONFIG_CHUNKS_MAX, Request};
 use snapshot::status::{State, Status};
 use snapshot::store::Compression;
 use snapshot::trace::Trace;
@@ -29,8 +30,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use xen_drivers::xenstore::Nodes;
 use xen_hypercall::types::EvtchnPort;
 
-/// Default pause budget of a live take, milliseconds.
-const LIVE_PAUSE_MS: u64 = 10_000;
 /// Between two looks at keeper and stub.
 const LOOK: Duration = Duration::from_millis(100);
 /// After a void verdict, for the stub's own word on the cause.
@@ -47,6 +46,7 @@ pub fn run(take: &args::Take, place: &Place) -> Outcome {
     }
     let created = now();
     let name = snapshot_name(take, &found.name, created)?;
+    let target = target_ms(take)?;
     let guest = preflight::check(&xen, &mut store, &found)?;
     refuse_leftovers(&guest.info.handle.to_string(), &found.name)?;
     let chunks = chunks(&guest.config)?;
@@ -64,6 +64,10 @@ pub fn run(take: &args::Take, place: &Place) -> Outcome {
         release_port: EvtchnPort::new(port),
         max_pause_ms: job.max_pause_ms.and_then(|ms| u32::try_from(ms).ok()),
         round1_skip: take.round1_skip,
+        h_milli: take.h,
+        target_pause_ms: target,
+        staging_kib: take.staging,
+        on_busy: busy(take.on_busy),
         config_chunks: u16::try_from(chunks.len()).unwrap_or(u16::MAX),
         compression: compression(take.compress),
     };
@@ -89,13 +93,6 @@ fn refuse_leftovers(handle: &str, guest: &str) -> Outcome {
 
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-const fn mode(mode: args::Mode) -> Mode {
-    match mode {
-        args::Mode::Save => Mode::Save,
-        args::Mode::Live => Mode::Live,
-    }
 }
 
 const fn compression(compress: args::Compress) -> Compression {
@@ -152,11 +149,7 @@ fn job(
 ) -> Outcome<Job> {
     let info = xen.info(stub.domain.domid, None).map_err(|error| xen::trouble("getdomaininfo", error))?;
     let info = info.ok_or_else(|| Exit::NoStub.fail("the stub has gone"))?;
-    let default = match take.mode {
-        args::Mode::Save => None,
-        args::Mode::Live => Some(LIVE_PAUSE_MS),
-    };
-    let max_pause_ms = take.max_pause.map_or(default, |limit| limit.0.map(millis));
+    let max_pause_ms = max_pause_ms(take);
     Ok(Job {
         token: token.to_string(),
         guest: found.name.clone(),
@@ -166,18 +159,15 @@ fn job(
         stub_domid: stub.domain.domid.raw(),
         stub_handle: info.handle.to_string(),
         max_pause_ms,
+        throttle: take.on_busy == args::OnBusy::Throttle,
         hook: take.hook.clone(),
         hook_timeout_ms: millis(take.hook_timeout),
     })
 }
 
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
 fn say_start(progress: &Progress, name: &SnapshotName, mode: args::Mode, job: &Job) {
     let pause = job.max_pause_ms.map_or_else(|| "no limit".to_owned(), |ms| show::time(ms * 1000));
-    progress.say(&format!("taking {name}, mode {}, longest pause: {pause}", self::mode(mode)));
+    progress.say(&format!("taking {name}, mode {}, longest pause: {pause}", choices::mode(mode)));
 }
 
 fn send(store: &mut XenStore, base: &str, chunks: &[String], request: &Request) -> Outcome {
@@ -291,16 +281,17 @@ fn report(name: &SnapshotName, mode: args::Mode, status: &Option<Status>, ending
     let c = status.as_ref().map(|status| status.counters).unwrap_or_default();
     let parts = [ending.freeze_us, ending.capture_us, ending.resume_us].map(|part| part.unwrap_or(0));
     let total: u64 = parts.iter().sum();
-    let mode = self::mode(mode);
+    let mode = choices::mode(mode);
     if place.json {
         let trace = trace_of(&name.to_string(), place);
         return show::print_json(&json!({
             "snapshot": name.to_string(), "mode": mode.as_str(), "rounds": c.round, "memory_pages": c.memory,
             "pages": c.pages, "zero_pages": c.zero, "skipped_pages": c.skipped, "bytes": c.bytes,
-            "cleans": c.cleans, "peeks": c.peeks, "elapsed_us": c.elapsed_us,
+            "cleans": c.cleans, "peeks": c.peeks, "elapsed_us": c.elapsed_us, "throttle": c.throttle,
             "pause": {
                 "total_us": total, "freeze_us": parts[0], "capture_us": parts[1], "resume_us": parts[2],
                 "stub_us": c.pause_us, "pages": c.pause_pages, "calls": c.pause_calls,
+                "predicted_us": c.predicted_us, "staged": c.staged, "staging": c.staging,
             },
             "trace": trace::to_json(trace.as_ref()),
         }));
@@ -318,6 +309,7 @@ fn report(name: &SnapshotName, mode: args::Mode, status: &Option<Status>, ending
             row("  guest freezes", show::time(parts[0])),
             row("  capture", format!("{} ({} pages)", show::time(parts[1]), c.pause_pages)),
             row("  resume", show::time(parts[2])),
+            row("  predicted capture", if c.staging > 0 { show::time(c.predicted_us) } else { "-".to_owned() }),
         ],
     ))
 }

@@ -4,6 +4,7 @@
 
 use crate::exit::{Exit, Failure};
 use snapshot::keeper::Target;
+use xen_hypercall::cap::CpuCap;
 use xen_hypercall::dom0::{Resumed, fast_resume};
 use xen_hypercall::domctl::{DomainFlags, DomainInfo};
 use xen_hypercall::transport::privcmd::Privcmd;
@@ -103,6 +104,18 @@ impl Xen {
             Err(error) if error.xen() == Some(XenErrno::EINVAL) => Ok(true),
             Err(error) => Err(error),
         }
+    }
+
+    /// The cap on the domain's processor time.
+    pub fn cpu_cap(&self, domid: DomId, handle: DomHandle) -> Result<CpuCap> {
+        self.domctl.getdomaininfo(domid, Some(handle))?;
+        self.domctl.cpu_cap(domid)
+    }
+
+    /// Sets it.
+    pub fn set_cpu_cap(&self, domid: DomId, handle: DomHandle, cap: CpuCap) -> Result<()> {
+        self.domctl.getdomaininfo(domid, Some(handle))?;
+        self.domctl.set_cpu_cap(domid, cap)
     }
 
     /// Switches log-dirty off.

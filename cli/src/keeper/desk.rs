@@ -5,6 +5,7 @@
 use super::hook::Hook;
 use super::record::{RecordFile, Stage};
 use super::senses::Event;
+use super::throttle::Throttle;
 use super::words::Job;
 use crate::host::xen::Xen;
 use crate::host::xl;
@@ -47,6 +48,8 @@ pub struct Desk {
     pub record: RecordFile,
     /// The hook.
     pub hook: Option<Hook>,
+    /// Processor time taken away from the guest.
+    pub throttle: Throttle,
     /// The last look at the stub's domain.
     pub stub_seen: Option<Instant>,
 }
@@ -72,6 +75,10 @@ impl Desk {
         let seen = &mut self.seen;
         match event {
             Event::Status(status) => {
+                // The stub's word alone takes nothing away from a guest.
+                if self.job.throttle {
+                    self.throttle.ask(&self.xen, self.target, &mut self.record, status.counters.throttle);
+                }
                 seen.stub_stamp = seen.stub_stamp.wrapping_add(1);
                 if seen.stub != Stub::Gone {
                     seen.stub = stub_of(status.state);
@@ -159,6 +166,11 @@ impl Desk {
         }
         let outcome = if result.is_ok() { Outcome::Ok } else { Outcome::Failed };
         self.seen.done = Some(Completion { seq, outcome });
+    }
+
+    /// The guest gets its processor time back.
+    pub fn end_throttle(&mut self) {
+        self.throttle.end(&self.xen, self.target, &mut self.record);
     }
 
     /// After a stub that died or fell silent: switches its dirty tracking off if it is dead. True: it may still be

@@ -7,7 +7,7 @@ use super::senses::{Event, Watched, read_control};
 use crate::host::tree::{self, XenStore};
 use snapshot::fields::Line;
 use snapshot::keeper::{Command, Completion, Control, Outcome, Verdict};
-use snapshot::verdict::{Cancel, Verdict as Word};
+use snapshot::verdict::{Acked, Cancel, Verdict as Word};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
@@ -59,6 +59,7 @@ impl Errands {
                 _ => Outcome::Taken,
             }),
             Command::Withdraw => self.withdraw(store),
+            Command::TellAcked => self.tell_acked(store),
             Command::TellXenstore => store.resume(self.domid).map(|()| Outcome::Ok),
             Command::Announce(verdict) => self.announce(store, verdict),
             // The others are no errands to xenstored.
@@ -86,6 +87,16 @@ impl Errands {
         store.transaction(|t| match read_control(t, path)? {
             Control::Standing => t.write(path, "").map(|()| Outcome::Ok),
             _ => Ok(Outcome::Taken),
+        })
+    }
+
+    fn tell_acked(&self, store: &mut XenStore) -> Result<Outcome, XsError> {
+        let token = self.watched.token;
+        store.transaction(|t| {
+            if t.find_text(&format!("{}/stub", self.watched.base))?.is_none() {
+                return Ok(Outcome::Ok);
+            }
+            t.write(&format!("{}/acked", self.watched.base), Acked { token }.to_string()).map(|()| Outcome::Ok)
         })
     }
 

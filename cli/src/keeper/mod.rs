@@ -10,4 +10,5 @@ pub mod link;
 pub mod process;
 pub mod record;
 mod senses;
+mod throttle;
 pub mod words;

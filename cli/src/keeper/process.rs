@@ -7,6 +7,7 @@ use super::desk::{Desk, nothing};
 use super::errands::Errands;
 use super::record::{RecordFile, Stage};
 use super::senses::{self, Event, Watched};
+use super::throttle::Throttle;
 use super::words::{Ending, Job, Note};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::host::files::{self, Lock};
@@ -156,6 +157,7 @@ impl Keeper {
             events: sender,
             record: self.record,
             hook: None,
+            throttle: Throttle::default(),
             stub_seen: None,
         };
         voice.tell(&Note::Ready { port: port.raw() });
@@ -207,6 +209,9 @@ impl Shift {
             }
             self.unask();
             self.tell(voice);
+            if self.machine.times().resumed.is_some() || self.machine.only_late() {
+                self.desk.end_throttle();
+            }
             if self.machine.only_late() {
                 // The stub is free for others; only the guest is still in our care.
                 stub_lock = None;
@@ -273,9 +278,11 @@ impl Shift {
     }
 
     fn finish(mut self) -> Outcome {
+        self.desk.end_throttle();
+        let capped = self.desk.record.cap().is_some();
         let tracked = self.machine.mark() == Mark::Done && self.desk.tracking_may_be_on(&self.machine.report());
         let written = match self.machine.mark() {
-            Mark::Done if tracked => self.desk.record.update(Stage::Tracking),
+            Mark::Done if tracked || capped => self.desk.record.update(Stage::Tracking),
             Mark::Done => self.desk.record.remove(),
             mark => self.desk.record.update(Stage::from(mark)),
         };

@@ -2,6 +2,7 @@
 //!
 //! It is written and synced before each step that needs undoing, and removed when nothing is left to undo.
 
+use super::throttle::OldCap;
 use super::words::Job;
 use crate::host::files;
 use rustix::time::{ClockId, clock_gettime};
@@ -54,6 +55,9 @@ pub struct Record {
     pub asked: Option<u64>,
     /// The take.
     pub job: Job,
+    /// The guest's CPU cap before we lowered it.
+    #[serde(default)]
+    pub cap: Option<OldCap>,
 }
 
 /// The form that this program writes and reads.
@@ -69,8 +73,14 @@ pub struct RecordFile {
 impl RecordFile {
     /// Writes the first one.
     pub fn create(dir: &Path, job: &Job) -> io::Result<Self> {
-        let record =
-            Record { version: VERSION, pid: std::process::id(), stage: Stage::Watching, asked: None, job: job.clone() };
+        let record = Record {
+            version: VERSION,
+            pid: std::process::id(),
+            stage: Stage::Watching,
+            asked: None,
+            job: job.clone(),
+            cap: None,
+        };
         let path = dir.join(format!("{}.json", job.token));
         let file = Self { path, record };
         file.write()?;
@@ -92,6 +102,17 @@ impl RecordFile {
     /// What it says.
     pub fn stage(&self) -> Stage {
         self.record.stage
+    }
+
+    /// The cap to be put back.
+    pub fn cap(&self) -> Option<OldCap> {
+        self.record.cap
+    }
+
+    /// Notes it, durably.
+    pub fn set_cap(&mut self, cap: Option<OldCap>) -> io::Result<()> {
+        self.record.cap = cap;
+        self.write()
     }
 
     /// Removes it: nothing is left to undo.
@@ -150,6 +171,7 @@ pub mod tests {
             stub_domid: 2,
             stub_handle: "11111111-2222-4333-8444-555555555555".to_owned(),
             max_pause_ms: None,
+            throttle: false,
             hook: None,
             hook_timeout_ms: 1,
         }
@@ -167,10 +189,13 @@ pub mod tests {
         assert_eq!(all(&dir).unwrap().pop().unwrap().1.unwrap().stage, Stage::Resumed);
         file.update(Stage::Silenced).unwrap();
         file.update(Stage::Asked).unwrap();
+        let cap = Some(OldCap { scheduler: 6, percent: 70 });
+        file.set_cap(cap).unwrap();
         std::fs::write(dir.join("broken.json"), b"{").unwrap();
         let mut found = all(&dir).unwrap();
         found.sort_by_key(|(path, _)| path.clone());
         assert_eq!(found[0].1.as_ref().unwrap().stage, Stage::Asked);
+        assert_eq!(found[0].1.as_ref().unwrap().cap, cap);
         assert!(found[1].1.is_err());
         file.remove().unwrap();
         assert_eq!(all(&dir).unwrap().len(), 1);
@@ -179,7 +204,8 @@ pub mod tests {
 
     #[test]
     fn a_record_of_another_version_is_not_acted_on() {
-        let mut record = Record { version: VERSION + 1, pid: 1, stage: Stage::Asked, asked: None, job: job() };
+        let mut record =
+            Record { version: VERSION + 1, pid: 1, stage: Stage::Asked, asked: None, job: job(), cap: None };
         assert!(parse(&serde_json::to_vec(&record).unwrap()).is_err());
         record.version = VERSION;
         assert!(parse(&serde_json::to_vec(&record).unwrap()).is_ok());

@@ -31,6 +31,9 @@ pub struct Job {
     pub stub_handle: String,
     /// Longest pause, milliseconds; none: no limit.
     pub max_pause_ms: Option<u64>,
+    /// The operator allows that the guest is throttled.
+    #[serde(default)]
+    pub throttle: bool,
     /// A command to run in the pause.
     pub hook: Option<String>,
     /// How long it may take, milliseconds.

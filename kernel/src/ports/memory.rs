@@ -3,7 +3,7 @@
 //! For a PVH guest a gfn goes into hypercalls and page table entries as it is: Xen translates. A page is copied out of
 //! the window before anybody looks at it, and never looked at twice.
 
-use snapshot::ports::{BATCH_MAX, GuestMemory, PageError, PageSink, PageType, TargetError};
+use snapshot::ports::{BATCH_MAX, GuestMemory, Landing, PageError, PageSink, PageType, TargetError};
 use xen_hypercall::Gfn;
 use xen_hypercall::abi::domctl::PFINFO_LTAB_SHIFT;
 
@@ -46,6 +46,21 @@ impl GuestMemory for XenTarget {
             let page = copied.map(|()| &self.page).map_err(|errno| PageError { errno });
             if out(index, page).is_err() {
                 break;
+            }
+        }
+        Ok(())
+    }
+
+    fn land(&mut self, gfns: &[Gfn], at: &mut dyn Landing) -> Result<(), TargetError> {
+        self.load(gfns)?;
+        self.errnos.clear();
+        self.errnos.resize(gfns.len(), 0);
+        let batch = window::map(self.domid, &self.frames, &mut self.errnos).map_err(translate)?;
+        self.domctl.getdomaininfo(self.domid, Some(self.handle)).map_err(translate)?;
+        for index in 0..gfns.len() {
+            let Some(place) = at.place(index) else { break };
+            if let Err(errno) = batch.copy(index, place) {
+                at.failed(index, PageError { errno });
             }
         }
         Ok(())

@@ -14,7 +14,7 @@ use snapshot::names::Token;
 use snapshot::ports::{Clock, Control, ControlLost, Message};
 use snapshot::request::Request;
 use snapshot::status::Status;
-use snapshot::verdict::{Cancel, Verdict};
+use snapshot::verdict::{Acked, Cancel, Verdict};
 use xen_drivers::blkfront::ConnectError;
 use xen_drivers::platform::Platform;
 use xen_drivers::xenstore::ring::RingWire;
@@ -36,10 +36,11 @@ const REFUSED: &str = "data/livesave/refused";
 const STATUS: &str = "data/livesave/status";
 const CANCEL: &str = "data/livesave/cancel";
 const VERDICT: &str = "data/livesave/verdict";
+const ACKED: &str = "data/livesave/acked";
 const SHUTDOWN: &str = "control/shutdown";
 const DEVICES: &str = "device/vbd";
 /// What is watched. The disk's backend is watched too, by its driver.
-const WATCHED: [&str; 5] = [REQUEST, CANCEL, VERDICT, SHUTDOWN, DEVICES];
+const WATCHED: [&str; 6] = [REQUEST, CANCEL, VERDICT, ACKED, SHUTDOWN, DEVICES];
 
 /// How the domain is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -231,6 +232,7 @@ impl Line {
             }
             CANCEL => self.hear_cancel(),
             VERDICT => self.hear_verdict(),
+            ACKED => self.hear_acked(),
             SHUTDOWN => self.hear_shutdown(),
             DEVICES => {
                 self.devices_changed = true;
@@ -267,6 +269,15 @@ impl Line {
         match Verdict::parse(&text) {
             Ok(verdict) => self.message(verdict.token, Message::Verdict(verdict)),
             Err(error) => warn!("a malformed verdict is dropped: {error}"),
+        }
+        Ok(())
+    }
+
+    fn hear_acked(&mut self) -> Result<(), XsError> {
+        let Some(text) = self.find(ACKED)? else { return Ok(()) };
+        match Acked::parse(&text) {
+            Ok(acked) => self.message(acked.token, Message::Acked),
+            Err(error) => warn!("a malformed acked is dropped: {error}"),
         }
         Ok(())
     }

@@ -66,6 +66,10 @@ impl Machine {
             self.acked = true;
             self.times.acked = Some(now);
             self.go(now, Phase::AwaitSuspend);
+            // A guest that stands already has nothing left that the stub could copy ahead.
+            if seen.target == Target::Running {
+                return self.order(Command::TellAcked);
+            }
             return self.await_suspend(now, seen);
         }
         if seen.target == Target::Suspended {

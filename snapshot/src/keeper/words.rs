@@ -127,6 +127,8 @@ pub enum Command {
     AskSuspend,
     /// Read `control/shutdown` afresh.
     ReadControl,
+    /// Tell the stub that the guest took the request.
+    TellAcked,
     /// In a transaction: if `control/shutdown` still holds "suspend", empty it.
     Withdraw,
     /// Start the hook.

@@ -7,6 +7,9 @@ pub const SUSPEND_WAIT_NS: u64 = 75_000_000_000;
 /// Between two looks for the suspend. The pause is ours only from the first sight of it.
 pub const SUSPEND_POLL_NS: u64 = 2_000_000;
 
+/// What a guest is likely to need from our wish to its suspend: for predictions only.
+pub const SUSPEND_LIKELY_NS: u64 = 500_000_000;
+
 /// How often the guest is looked at while it is copied, in the pause as well.
 pub const LOOK_NS: u64 = 100_000_000;
 
@@ -21,6 +24,9 @@ pub const OFF_RETRY_NS: u64 = 20_000_000;
 
 /// Least time between two progress reports within a state.
 pub const PROGRESS_NS: u64 = 250_000_000;
+
+/// After the keeper was asked to throttle the guest, before the next round: it runs xl.
+pub const THROTTLE_SETTLE_NS: u64 = 1_000_000_000;
 
 /// Attempts to switch tracking off (Xen answers -EBUSY while another tool is in the middle of a call).
 pub const OFF_ATTEMPTS: u32 = 5;

@@ -8,7 +8,7 @@
 use super::limits;
 use super::trouble::Trouble;
 use crate::fault::Fault;
-use crate::policy::{Decision, Policy, RoundStats};
+use crate::policy::{Decision, Policy, Refusal, RoundStats};
 use crate::status::State;
 use crate::verdict::Verdict;
 
@@ -43,6 +43,8 @@ pub enum Action {
     Recheck,
     /// Say want-suspend, look at the guest, wait a little. `Suspended` or `Nothing`.
     AwaitSuspend,
+    /// The guest freezes itself: one more CLEAN, and a copy to memory, until it stands. `Suspended` or `Nothing`.
+    Chase,
     /// Read the platform state and the pages, check that nobody interfered. `Done`.
     Capture(Capture),
     /// Send the release edge, then say where the session stands. `Done`.
@@ -74,6 +76,8 @@ pub enum Observation {
     Rechecked(bool),
     /// A wait ended without event.
     Nothing,
+    /// The guest took the suspend request.
+    Acked,
     /// The guest is suspended.
     Suspended,
     /// The keeper's word.
@@ -117,6 +121,8 @@ pub struct Machine {
     full_passes: u32,
     off_attempts: u32,
     rounds: u32,
+    throttle: u8,
+    chased: bool,
     trouble: Option<Trouble>,
     state: State,
 }
@@ -135,6 +141,8 @@ impl Machine {
             full_passes: 0,
             off_attempts: 0,
             rounds: 0,
+            throttle: 0,
+            chased: false,
             trouble: None,
             state: State::Preparing,
         }
@@ -153,6 +161,11 @@ impl Machine {
     /// Round under way, from 1; the last set counts as one.
     pub fn round(&self) -> u32 {
         self.rounds
+    }
+
+    /// Percent of the guest's processor time that the keeper is to take away.
+    pub fn throttle(&self) -> u8 {
+        self.throttle
     }
 
     /// Takes what was seen at `now_ns` and says what to do.
@@ -218,8 +231,12 @@ impl Machine {
         }
         match self.policy.decide(stats) {
             Decision::Continue => self.start_round(Pass::Dirty),
+            Decision::Throttle(percent) => {
+                self.throttle = percent;
+                self.start_round(Pass::Dirty)
+            }
             Decision::StopAndCopy => self.go(Phase::Recheck, Action::Recheck),
-            Decision::Abort => self.failed(Trouble::new(Fault::PolicyAbort, "the policy gave up")),
+            Decision::Abort(refusal) => self.failed(refused(refusal, stats)),
         }
     }
 
@@ -235,6 +252,10 @@ impl Machine {
             self.rounds += 1;
             let all = if self.policy.is_live() { Capture::LastSet } else { Capture::Everything };
             return self.go(Phase::Capture, Action::Capture(all));
+        }
+        if *seen == Observation::Acked && self.policy.is_staged() && !self.chased {
+            self.chased = true;
+            return Action::Chase;
         }
         if now_ns >= self.deadline_ns {
             return self.failed(Trouble::new(Fault::NoSuspend, "the guest did not suspend in time"));
@@ -344,6 +365,22 @@ impl Machine {
         match self.trouble.as_ref().map(|trouble| trouble.fault) {
             Some(Store | NoSpace | Hypercall | Denied | NoMemory | PageUnreadable | TrackingLeftOn) => State::Failed,
             _ => State::Void,
+        }
+    }
+}
+
+/// Why the policy gave up, in numbers.
+fn refused(refusal: Refusal, stats: &RoundStats) -> Trouble {
+    let (need, room) = (stats.need_at_most(), stats.outlook.staging_pages);
+    let predicted_ms = stats.outlook.pause_us(need) / 1000;
+    match refusal {
+        Refusal::Busy => {
+            let reason = format_args!("{need} pages are dirty, {room} fit; the pause would be {predicted_ms} ms");
+            Trouble::new(Fault::PolicyAbort, reason)
+        }
+        Refusal::PauseTooLong => {
+            let reason = format_args!("the pause would be {predicted_ms} ms: {need} pages are dirty, {room} fit");
+            Trouble::new(Fault::PauseTooLong, reason)
         }
     }
 }

@@ -3,39 +3,92 @@
 //! Everything in here costs the guest time. Nothing waits for dom0, nothing is allocated, nothing is proportional to
 //! the memory (but in mode `save`, whose nature that is), and any doubt ends the take.
 
-use super::engine::{Engine, Look, Target};
+use super::engine::{Engine, Target};
+use super::look::{Look, running};
+use super::prepare::Work;
 use super::recorder::Recorder;
+use super::stage::{StageRun, drain};
 use crate::copy::{PassRun, scan};
 use crate::fault::Fault;
+use crate::policy::Outlook;
 use crate::ports::{Clock, Control, DomainInfo, ShutdownCode};
 use crate::session::{Capture, Observation, Trouble};
-use crate::status::State;
+use crate::status::{Counters, State};
 use crate::trace::RoundKind;
 use crate::tracking::PeekPlan;
 
 impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
+    /// One more CLEAN and copy, to memory, while the guest freezes its processes: the last set shrinks to what it
+    /// writes meanwhile, and to what does not fit.
+    pub(super) fn chase(&mut self) -> Result<Observation, Trouble> {
+        let dirty = self.target.dirty_count()?;
+        let work = Self::work(&mut self.work)?;
+        let needed = dirty > 0 || work.tracking.send.count() > 0;
+        if !needed || work.outlook.staging_pages == 0 || self.target.info()?.suspended() {
+            return Ok(Observation::Nothing);
+        }
+        self.begin_dirty()?;
+        let desk = &mut self.desk;
+        let Work { tracking, staging, spill, .. } = Self::work(&mut self.work)?;
+        let Some(staging) = staging else { return Ok(Observation::Nothing) };
+        let (target, recorder, counters) = (&mut *self.target, &mut *self.recorder, &mut self.counters);
+        let mut run = StageRun { target, recorder, tracking, staging, spill, counters };
+        let stands = run.first(&mut |target, counters| {
+            desk.attend(counters)?;
+            let info = target.info()?;
+            if info.suspended() { Ok(true) } else { running(info).map(|_| false) }
+        })?;
+        Ok(if stands { Observation::Suspended } else { Observation::Nothing })
+    }
+
     pub(super) fn capture(&mut self, capture: Capture) -> Result<Observation, Trouble> {
         self.paused_ns = self.desk.now_ns();
         self.paused_calls = self.target.hypercalls();
         self.desk.enter_quietly(State::Capturing, &self.counters)?;
         let kind = if capture == Capture::LastSet { RoundKind::LAST_SET } else { RoundKind::EVERYTHING };
         Self::work(&mut self.work)?.tape.begin(kind, self.paused_ns, &self.counters);
-        let pages_before = self.counters.pages + self.counters.zero;
         self.platform_state()?;
         match capture {
             Capture::Everything => self.find_everything()?,
             Capture::LastSet => self.find_last_set()?,
         }
-        self.copy_last()?;
-        self.counters.pause_pages = self.counters.pages + self.counters.zero - pages_before;
+        if self.policy.is_staged() {
+            self.stage_last()?
+        } else {
+            self.copy_last()?
+        }
         self.check_untouched(capture)?;
         Ok(Observation::Done)
     }
 
-    fn platform_state(&mut self) -> Result<(), Trouble> {
+    pub(super) fn platform_state(&mut self) -> Result<(), Trouble> {
         let platform = &mut Self::work(&mut self.work)?.platform;
         self.target.platform_records(&mut |kind, body| platform.push(kind, body))?;
         platform.bytes().map(|_| ())
+    }
+
+    /// The last set to memory; what does not fit to the store.
+    fn stage_last(&mut self) -> Result<(), Trouble> {
+        let mut guard = self.guard();
+        let desk = &mut self.desk;
+        let Work { tracking, staging: Some(staging), spill, .. } = Self::work(&mut self.work)? else {
+            return Err(Trouble::new(Fault::NoMemory, "the session has no staging"));
+        };
+        let (target, recorder, counters) = (&mut *self.target, &mut *self.recorder, &mut self.counters);
+        let mut run = StageRun { target, recorder, tracking, staging, spill, counters };
+        run.last(&mut |target, counters| {
+            desk.attend(counters)?;
+            guard.check(target, desk.now_ns())
+        })?;
+        self.counters.staged = staging.used();
+        Ok(())
+    }
+
+    /// The guest runs: what waited in memory goes to the store. The memory is given back.
+    pub(super) fn empty_staging(&mut self) -> Result<(), Trouble> {
+        let Some(staging) = Self::work(&mut self.work)?.staging.take() else { return Ok(()) };
+        let desk = &mut self.desk;
+        drain(&staging, self.recorder, &mut self.counters, &mut |counters| desk.attend(counters))
     }
 
     fn find_last_set(&mut self) -> Result<(), Trouble> {
@@ -45,7 +98,17 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
         self.counters.dirty = work.tracking.begin_last(self.target)?;
         work.tape.fetched(self.desk.now_ns().saturating_sub(asked_ns));
         work.tape.given(self.counters.dirty);
-        Ok(())
+        let to_copy = work.tracking.send.count();
+        let (ahead, again, free) = work.staging.as_ref().map_or((0, 0, 0), |staging| {
+            (staging.len() as u64, staging.overlap(&work.tracking.send), staging.capacity() - staging.used())
+        });
+        let outlook = Outlook { staging_pages: again.saturating_add(free), ..work.outlook };
+        if self.policy.is_too_long(to_copy, &outlook) {
+            let reason =
+                format_args!("{to_copy} pages are left, which would take {} ms", outlook.pause_us(to_copy) / 1000);
+            return Err(Trouble::new(Fault::PauseTooLong, reason));
+        }
+        self.spend(ahead.saturating_add(to_copy - again))
     }
 
     fn find_everything(&mut self) -> Result<(), Trouble> {
@@ -63,6 +126,7 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
     }
 
     fn copy_last(&mut self) -> Result<(), Trouble> {
+        let before = self.sent();
         let mut guard = self.guard();
         let desk = &mut self.desk;
         let mut run = PassRun {
@@ -72,10 +136,13 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
             counters: &mut self.counters,
             strict: true,
         };
-        run.run(PeekPlan::NEVER, &mut |target, counters| {
+        let mut attend = |target: &mut T, counters: &Counters| {
             desk.attend(counters)?;
             guard.check(target, desk.now_ns())
-        })
+        };
+        run.run(PeekPlan::NEVER, &mut attend, None)?;
+        self.counters.pause_pages = self.sent() - before;
+        Ok(())
     }
 
     fn guard(&self) -> PauseGuard {

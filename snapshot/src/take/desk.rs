@@ -38,6 +38,7 @@ pub(crate) struct Desk<'a, K> {
     started_ns: u64,
     published_ns: u64,
     released: bool,
+    acked: bool,
     verdict: Option<Verdict>,
     hold: Option<Hold>,
 }
@@ -52,6 +53,7 @@ impl<'a, K: Control + Clock> Desk<'a, K> {
             started_ns,
             published_ns: started_ns,
             released: false,
+            acked: false,
             verdict: None,
             hold,
         }
@@ -75,6 +77,17 @@ impl<'a, K: Control + Clock> Desk<'a, K> {
             return self.enter(state, counters);
         }
         self.state = state;
+        Ok(())
+    }
+
+    /// Says where the session stands, and stays there for a while.
+    pub fn linger(&mut self, counters: &Counters, ns: u64) -> Result<(), Trouble> {
+        self.publish(counters)?;
+        let until_ns = self.now_ns().saturating_add(ns);
+        while self.now_ns() < until_ns {
+            self.attend(counters)?;
+            self.wait(DWELL_STEP_NS)?;
+        }
         Ok(())
     }
 
@@ -109,6 +122,8 @@ impl<'a, K: Control + Clock> Desk<'a, K> {
                     return Err(Trouble::new(Fault::Store, "the store's device is closing or gone"));
                 }
                 Some(Message::Verdict(verdict)) => self.heard(verdict)?,
+                // Before our wish it can be no answer to it.
+                Some(Message::Acked) => self.acked |= self.state == State::WantSuspend,
             }
         }
         if self.now_ns().saturating_sub(self.published_ns) >= limits::PROGRESS_NS {
@@ -124,6 +139,11 @@ impl<'a, K: Control + Clock> Desk<'a, K> {
         }
         let reason = if verdict.resumed { "a verdict came before the release" } else { verdict.reason.as_str() };
         Err(Trouble::new(Fault::VerdictVoid, reason))
+    }
+
+    /// The keeper said that the guest took the request; told once.
+    pub fn acked(&mut self) -> bool {
+        core::mem::take(&mut self.acked)
     }
 
     pub fn verdict(&mut self) -> Option<Verdict> {
@@ -144,12 +164,7 @@ impl<'a, K: Control + Clock> Desk<'a, K> {
 
     fn dwell(&mut self, counters: &Counters) -> Result<(), Trouble> {
         let Some(hold) = self.hold.take_if(|hold| hold.state == self.state) else { return Ok(()) };
-        let until_ns = self.now_ns().saturating_add(u64::from(hold.ms) * 1_000_000);
-        while self.now_ns() < until_ns {
-            self.attend(counters)?;
-            self.wait(DWELL_STEP_NS)?;
-        }
-        Ok(())
+        self.linger(counters, u64::from(hold.ms) * 1_000_000)
     }
 
     /// The last word, after which the session is over. Nobody is left to tell if it does not get through.

@@ -6,12 +6,13 @@
 use alloc::string::ToString;
 
 use super::desk::{Desk, Hold};
+use super::look::{Look, running};
 use super::prepare::{Work, prepare};
 use super::recorder::{Attachment, Recorder};
 use crate::copy::{PassRun, scan};
 use crate::fault::Fault;
 use crate::policy::{Policy, RoundStats};
-use crate::ports::{Clock, Control, DirtyLog, DomainControl, DomainInfo, GuestMemory, ShutdownCode};
+use crate::ports::{Clock, Control, DirtyLog, DomainControl, GuestMemory};
 use crate::request::Take;
 use crate::session::{Action, Machine, Observation, Pass, Trouble, limits};
 use crate::status::{Counters, State, Status};
@@ -42,12 +43,14 @@ pub struct Engine<'a, T, K, R> {
     options: Options,
     pub(super) counters: Counters,
     pub(super) work: Option<Work>,
-    policy: Policy,
+    pub(super) policy: Policy,
     full_passes: u32,
     /// When the suspend was seen.
     pub(super) paused_ns: u64,
     /// Hypercalls until then.
     pub(super) paused_calls: u64,
+    /// When the guest was let go.
+    released_ns: u64,
 }
 
 impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
@@ -60,7 +63,7 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
         config: &'a [u8],
         options: Options,
     ) -> Self {
-        let policy = Policy::from(take.mode);
+        let policy = Policy::from(take);
         let counters = Counters { rounds: u64::from(policy.rounds()), ..Counters::default() };
         let desk = Desk::new(control, take.token, options.hold);
         Self {
@@ -76,6 +79,7 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
             full_passes: 0,
             paused_ns: 0,
             paused_calls: 0,
+            released_ns: 0,
         }
     }
 
@@ -90,8 +94,18 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
                 return self.desk.finish(&machine, &self.counters);
             }
             self.counters.round = u64::from(machine.round());
-            seen = self.execute(action, machine.state()).unwrap_or_else(Observation::Trouble);
+            let throttle = u64::from(machine.throttle());
+            let throttled = core::mem::replace(&mut self.counters.throttle, throttle) != throttle;
+            let lingered = if throttled { self.let_it_bite() } else { Ok(()) };
+            let done = lingered.and_then(|()| self.execute(action, machine.state()));
+            seen = done.unwrap_or_else(Observation::Trouble);
         }
+    }
+
+    /// A round before the keeper has throttled the guest would say nothing about it.
+    fn let_it_bite(&mut self) -> Result<(), Trouble> {
+        self.desk.linger(&self.counters, limits::THROTTLE_SETTLE_NS)?;
+        running(self.target.info()?).map(|_| ())
     }
 
     fn execute(&mut self, action: Action, state: State) -> Result<Observation, Trouble> {
@@ -101,6 +115,7 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
             Action::Round(pass) => self.round(pass),
             Action::Recheck => self.recheck(),
             Action::AwaitSuspend => self.await_suspend(),
+            Action::Chase => self.chase(),
             Action::Capture(capture) => self.capture(capture),
             Action::Release => self.release(state),
             Action::TrackingOff => self.tracking_off(),
@@ -120,6 +135,7 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
         if self.policy.is_live() {
             self.search_everything()?;
         }
+        self.price_the_pause()?;
         Ok(Observation::Done)
     }
 
@@ -139,9 +155,35 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
         let work = Self::work(&mut self.work)?;
         let given = work.tracking.send.count();
         work.tape.given(given);
+        self.spend(given)?;
         let plan = self.peek_plan(given)?;
+        let (start_ns, before) = (self.desk.now_ns(), self.sent());
         self.copy_round(plan)?;
-        self.end_round(given)
+        let sent = self.sent() - before;
+        let took_ns = self.desk.now_ns().saturating_sub(start_ns);
+        self.price_the_store(took_ns, sent)?;
+        self.end_round(given, sent, took_ns)
+    }
+
+    /// Pages sent so far.
+    pub(super) fn sent(&self) -> u64 {
+        self.counters.pages + self.counters.zero
+    }
+
+    /// Pages that the space set aside still has room for.
+    fn space_left(&mut self) -> Result<u64, Trouble> {
+        let pages = self.counters.pages;
+        Ok(Self::work(&mut self.work)?.room_pages.saturating_sub(pages))
+    }
+
+    /// Never more is written than was set aside.
+    pub(super) fn spend(&mut self, pages: u64) -> Result<(), Trouble> {
+        let left = self.space_left()?;
+        if pages > left {
+            let reason = format_args!("{pages} pages are to be sent, {left} fit the space that was set aside");
+            return Err(Trouble::new(Fault::NoSpace, reason));
+        }
+        Ok(())
     }
 
     fn begin_trace(&mut self, kind: RoundKind) -> Result<(), Trouble> {
@@ -170,7 +212,7 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
         Ok(())
     }
 
-    fn begin_dirty(&mut self) -> Result<(), Trouble> {
+    pub(super) fn begin_dirty(&mut self) -> Result<(), Trouble> {
         self.counters.cleans += 1;
         let asked_ns = self.desk.now_ns();
         let work = Self::work(&mut self.work)?;
@@ -192,37 +234,59 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
 
     fn peek_plan(&mut self, given: u64) -> Result<PeekPlan, Trouble> {
         let bitmap_bytes = Self::work(&mut self.work)?.tracking.skip.bytes();
-        let skips = self.counters.round > 1 || self.take.round1_skip;
+        let skips = self.policy.skips(u32::try_from(self.counters.round).unwrap_or(u32::MAX));
         Ok(if skips { PeekPlan::for_pass(given, bitmap_bytes) } else { PeekPlan::NEVER })
     }
 
     fn copy_round(&mut self, plan: PeekPlan) -> Result<(), Trouble> {
         let mut look = Look::new(self.desk.now_ns());
         let desk = &mut self.desk;
+        let (policy, round) = (self.policy, u32::try_from(self.counters.round).unwrap_or(u32::MAX));
+        let work = Self::work(&mut self.work)?;
+        let outlook = work.outlook;
+        let mut halt = |target: &mut T, unsent: u64| {
+            let dirty = target.dirty_count()?;
+            Ok(policy.ends_round(round, unsent.saturating_add(dirty), &outlook))
+        };
         let mut run = PassRun {
             target: self.target,
             recorder: self.recorder,
-            tracking: &mut Self::work(&mut self.work)?.tracking,
+            tracking: &mut work.tracking,
             counters: &mut self.counters,
             strict: false,
         };
-        run.run(plan, &mut |target, counters| {
+        let mut attend = |target: &mut T, counters: &Counters| {
             desk.attend(counters)?;
             look.at_running(target, desk.now_ns())
-        })
+        };
+        run.run(plan, &mut attend, if policy.is_staged() && round > 1 { Some(&mut halt) } else { None })
     }
 
-    fn end_round(&mut self, given: u64) -> Result<Observation, Trouble> {
+    fn end_round(&mut self, given: u64, sent_round: u64, took_ns: u64) -> Result<Observation, Trouble> {
         let info = running(self.target.info()?)?;
-        self.counters.dirty = self.target.dirty_count()?;
+        let first = self.policy.is_staged() && self.counters.round == 1;
+        self.counters.dirty = if first { self.price_the_bitmap()? } else { self.target.dirty_count()? };
         Self::work(&mut self.work)?.tape.end(self.desk.now_ns(), &self.counters);
+        let space_left = self.space_left()?;
+        let dirty = self.counters.dirty;
+        let work = Self::work(&mut self.work)?;
+        work.dirty_max = work.dirty_max.max(dirty);
         let stats = RoundStats {
             round: u32::try_from(self.counters.round).unwrap_or(u32::MAX),
             memory: self.counters.memory,
             dirty_previous: given,
             dirty_current: self.counters.dirty,
+            sent_round,
             sent_total: self.counters.pages + self.counters.zero,
+            unsent: work.tracking.send.count(),
+            growth: growth(dirty, took_ns).min(work.dirty_max - dirty),
+            dirty_max: work.dirty_max,
+            space_left,
+            outlook: work.outlook,
         };
+        if self.policy.is_staged() {
+            self.counters.predicted_us = self.policy.predicted_us(&stats);
+        }
         Ok(Observation::Round(stats, info.tot_pages != Self::work(&mut self.work)?.tot_pages))
     }
 
@@ -253,6 +317,9 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
             return Ok(Observation::Suspended);
         }
         running(info)?;
+        if self.desk.acked() {
+            return Ok(Observation::Acked);
+        }
         self.desk.wait(limits::SUSPEND_POLL_NS)?;
         Ok(Observation::Nothing)
     }
@@ -262,11 +329,10 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
             self.desk.release()?;
             return Ok(Observation::Done);
         }
-        let released_ns = self.desk.now_ns();
-        self.counters.pause_us = released_ns.saturating_sub(self.paused_ns) / 1000;
+        self.released_ns = self.desk.now_ns();
+        self.counters.pause_us = self.released_ns.saturating_sub(self.paused_ns) / 1000;
         self.counters.pause_calls = self.target.hypercalls().saturating_sub(self.paused_calls);
         self.desk.release()?;
-        Self::work(&mut self.work)?.tape.end(released_ns, &self.counters);
         Ok(Observation::Done)
     }
 
@@ -284,6 +350,9 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
     fn flush(&mut self) -> Result<Observation, Trouble> {
         self.desk.enter(State::Captured, &self.counters)?;
         self.desk.enter(State::Flushing, &self.counters)?;
+        self.empty_staging()?;
+        // What was staged is counted only now, and belongs to the round that ended with the release.
+        Self::work(&mut self.work)?.tape.end(self.released_ns, &self.counters);
         let platform = Self::work(&mut self.work)?.platform.bytes()?;
         self.recorder.attach(Attachment::PlatformRecords, platform)?;
         self.counters.elapsed_us = self.desk.elapsed_us();
@@ -310,45 +379,14 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
     }
 }
 
+/// Pages that become dirty until the guest stands, if it goes on as in a round that took so long.
+fn growth(dirty: u64, took_ns: u64) -> u64 {
+    u128::from(dirty)
+        .saturating_mul(u128::from(limits::SUSPEND_LIKELY_NS))
+        .checked_div(u128::from(took_ns))
+        .map_or(0, |pages| u64::try_from(pages).unwrap_or(u64::MAX))
+}
+
 fn done(answer: Result<(), impl Into<Trouble>>) -> Result<Observation, Trouble> {
     answer.map(|()| Observation::Done).map_err(Into::into)
-}
-
-/// The guest must be running now. Its suspend, before we asked for one, is somebody else's.
-fn running(info: DomainInfo) -> Result<DomainInfo, Trouble> {
-    match info.shutdown {
-        _ if info.dying => Err(Trouble::new(Fault::Gone, "the guest is being destroyed")),
-        None => Ok(info),
-        Some(ShutdownCode::SUSPEND) => {
-            Err(Trouble::new(Fault::ForeignSuspend, "the guest was suspended by somebody else"))
-        }
-        Some(code) => Err(Trouble::new(Fault::GuestEnded, format_args!("the guest has ended ({code})"))),
-    }
-}
-
-/// Looks at the guest now and then while it is read.
-pub(super) struct Look {
-    looked_ns: u64,
-}
-
-impl Look {
-    pub(super) fn new(now_ns: u64) -> Self {
-        Self { looked_ns: now_ns }
-    }
-
-    /// Is it time? Then the next time is later.
-    pub(super) fn is_due(&mut self, now_ns: u64) -> bool {
-        let due = now_ns.saturating_sub(self.looked_ns) >= limits::LOOK_NS;
-        if due {
-            self.looked_ns = now_ns;
-        }
-        due
-    }
-
-    fn at_running(&mut self, target: &mut impl Target, now_ns: u64) -> Result<(), Trouble> {
-        if self.is_due(now_ns) {
-            running(target.info()?)?;
-        }
-        Ok(())
-    }
 }

@@ -3,9 +3,12 @@
 mod capture;
 mod desk;
 mod engine;
+mod look;
+mod outlook;
 mod prepare;
 mod recorder;
 mod records;
+mod stage;
 mod store;
 
 pub use desk::Hold;

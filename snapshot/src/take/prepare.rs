@@ -9,10 +9,12 @@ use super::engine::{Options, Target};
 use super::recorder::{Attachment, NewTake, Recorder};
 use super::records::Records;
 use crate::fault::Fault;
-use crate::policy::Policy;
+use crate::policy::{Outlook, Policy};
 use crate::ports::{DomainInfo, PAGE_SIZE};
 use crate::request::Take;
 use crate::session::Trouble;
+use crate::staging::Staging;
+use crate::take::stage::Spill;
 use crate::trace::Tape;
 use crate::tracking::Tracking;
 
@@ -23,6 +25,9 @@ const STATIC_RECORDS_BYTES: usize = 64 << 10;
 const PLATFORM_RECORDS_BYTES: usize = 64 << 10;
 const PLATFORM_VCPU_BYTES: usize = 32 << 10;
 
+/// What staging leaves alone: merging the runs of a take when it is sealed.
+const STAGING_SPARE_BYTES: usize = 1 << 20;
+
 /// Most vCPUs of a guest (public/hvm/hvm_info_table.h, HVM_MAX_VCPUS).
 const VCPUS_MAX: u32 = 128;
 
@@ -31,6 +36,14 @@ const VCPUS_MAX: u32 = 128;
 pub(crate) struct Work {
     pub tracking: Tracking,
     pub platform: Records,
+    /// Where the last set waits for the disk; mode `staged`.
+    pub staging: Option<Staging>,
+    pub spill: Spill,
+    pub outlook: Outlook,
+    /// The most that was dirty at the end of a round.
+    pub dirty_max: u64,
+    /// Pages with content that the space set aside has room for.
+    pub room_pages: u64,
     /// tot_pages at the last full pass: another value means pages that nobody tracked.
     pub tot_pages: u64,
     /// What the rounds did.
@@ -47,9 +60,9 @@ pub(crate) fn prepare<T: Target, R: Recorder>(
 ) -> Result<Work, Trouble> {
     let info = target.info()?;
     check_guest(&info, take)?;
-    let policy = Policy::from(take.mode);
+    let policy = Policy::from(take);
     let max_gfn = target.max_gfn()?;
-    let mut work = allocate(&info, max_gfn, policy, options)?;
+    let mut work = allocate(&info, max_gfn, take, options)?;
     let mut fixed = Records::try_new(STATIC_RECORDS_BYTES).ok_or_else(no_memory)?;
     target.static_records(&mut |kind, body| fixed.push(kind, body))?;
     let fixed = fixed.bytes()?;
@@ -59,6 +72,7 @@ pub(crate) fn prepare<T: Target, R: Recorder>(
     recorder.attach(Attachment::ConfigJson, config)?;
     recorder.attach(Attachment::StaticRecords, fixed)?;
     work.tot_pages = info.tot_pages;
+    work.room_pages = reserve_bytes / PAGE_SIZE as u64;
     Ok(work)
 }
 
@@ -78,19 +92,43 @@ fn check_guest(info: &DomainInfo, take: &Take) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn allocate(info: &DomainInfo, max_gfn: Gfn, policy: Policy, options: &Options) -> Result<Work, Trouble> {
+fn allocate(info: &DomainInfo, max_gfn: Gfn, take: &Take, options: &Options) -> Result<Work, Trouble> {
+    let policy = Policy::from(take);
     let vcpus = info.max_vcpu_id.min(VCPUS_MAX - 1) as usize + 1;
     let platform_bytes = PLATFORM_RECORDS_BYTES + PLATFORM_VCPU_BYTES * vcpus;
     let fixed_bytes = platform_bytes + Tape::bytes_for(policy.rounds());
     let needed = Tracking::bytes_for(max_gfn, policy.is_live()).and_then(|bytes| bytes.checked_add(fixed_bytes));
-    if needed.is_none_or(|bytes| bytes > options.memory_bytes) {
+    let left = needed.and_then(|bytes| options.memory_bytes.checked_sub(bytes)).ok_or_else(|| {
         let reason = format_args!("the stub's memory does not suffice for a guest up to gfn {max_gfn}");
-        return Err(Trouble::new(Fault::NoMemory, reason));
-    }
+        Trouble::new(Fault::NoMemory, reason)
+    })?;
     let tracking = Tracking::try_new(max_gfn, policy.is_live()).ok_or_else(no_memory)?;
     let platform = Records::try_new(platform_bytes).ok_or_else(no_memory)?;
     let tape = Tape::try_new(policy.rounds()).ok_or_else(no_memory)?;
-    Ok(Work { tracking, platform, tot_pages: 0, tape })
+    let spill = Spill::try_new().ok_or_else(no_memory)?;
+    let staging = if policy.is_staged() { Some(stage(take, info, left)?) } else { None };
+    let staging_pages = staging.as_ref().map_or(0, Staging::capacity);
+    let outlook = Outlook { staging_pages, ..Outlook::default() };
+    Ok(Work { tracking, platform, staging, spill, outlook, dirty_max: 0, room_pages: 0, tot_pages: 0, tape })
+}
+
+/// Staging as large as asked for, else as large as the memory allows; never larger than the guest.
+fn stage(take: &Take, info: &DomainInfo, left_bytes: usize) -> Result<Staging, Trouble> {
+    let spare = left_bytes.saturating_sub(STAGING_SPARE_BYTES) / Staging::PAGE_BYTES;
+    let wanted = take.staging_kib.map(|kib| u64::from(kib) * 1024 / PAGE_SIZE as u64);
+    let short = |pages: u64| {
+        let (asked_kib, most_kib) = (take.staging_kib.unwrap_or(0), pages * PAGE_SIZE as u64 / 1024);
+        let reason = format_args!("{asked_kib} KiB of staging were asked for, the stub has room for {most_kib}");
+        Trouble::new(Fault::NoMemory, reason)
+    };
+    if wanted.is_some_and(|pages| pages > spare as u64) {
+        return Err(short(spare as u64));
+    }
+    let staging = Staging::try_new(wanted.unwrap_or(spare as u64).min(info.tot_pages));
+    match wanted {
+        Some(pages) if staging.capacity() < pages.min(info.tot_pages) => Err(short(staging.capacity())),
+        _ => Ok(staging),
+    }
 }
 
 fn no_memory() -> Trouble {

@@ -37,6 +37,12 @@ impl Records {
         self.bytes.resize(self.bytes.len() + padding, 0);
     }
 
+    /// Empties it; the room stays.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.overflow = false;
+    }
+
     /// The records, if all have fitted.
     pub fn bytes(&self) -> Result<&[u8], Trouble> {
         if self.overflow {

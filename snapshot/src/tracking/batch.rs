@@ -26,9 +26,27 @@ impl Batch {
         &self.gfns
     }
 
+    /// Keeps the first `count`.
+    pub fn truncate(&mut self, count: usize) {
+        self.gfns.truncate(count);
+    }
+
     /// Keeps what `keep` says.
     pub fn retain(&mut self, keep: impl FnMut(&Gfn) -> bool) {
         self.gfns.retain(keep);
+    }
+
+    /// Takes what `keep` refuses out of `source`.
+    pub fn split_from(&mut self, source: &mut Batch, mut keep: impl FnMut(&Gfn) -> bool) {
+        self.gfns.clear();
+        let refused = &mut self.gfns;
+        source.gfns.retain(|gfn| {
+            let kept = keep(gfn);
+            if !kept {
+                refused.push(*gfn);
+            }
+            kept
+        });
     }
 
     /// Refills with the next gfns that are in `set` (`present`) or not in it, lie in `from..end` and pass `keep`,

@@ -96,6 +96,23 @@ impl Bitmap {
         self.words.fill(0);
     }
 
+    /// Takes out every gfn below `end`.
+    pub fn clear_below(&mut self, end: u64) {
+        let whole = usize::try_from(end / WORD_BITS).unwrap_or(usize::MAX).min(self.words.len());
+        self.words.iter_mut().take(whole).for_each(|word| *word = 0);
+        if let Some(word) = self.words.get_mut(whole) {
+            *word &= u64::MAX << (end % WORD_BITS);
+        }
+    }
+
+    /// Number of gfns in the set at or after `from`.
+    pub fn count_from(&self, from: u64) -> u64 {
+        let at = usize::try_from(from / WORD_BITS).unwrap_or(usize::MAX).min(self.words.len());
+        let mut words = self.words.iter().skip(at);
+        let first = words.next().map_or(0, |word| word & (u64::MAX << (from % WORD_BITS)));
+        u64::from(first.count_ones()) + words.map(|word| u64::from(word.count_ones())).sum::<u64>()
+    }
+
     /// Adds all of `other`.
     pub fn union_with(&mut self, other: &Self) {
         for (word, theirs) in self.words.iter_mut().zip(&other.words) {
@@ -163,6 +180,7 @@ mod tests {
         fn behaves_as_a_set(
             added in prop::collection::btree_set(0u64..65536, 0..200),
             removed in prop::collection::vec(0u64..65536, 0..50),
+            border in 0u64..=65536,
         ) {
             let mut bitmap = Bitmap::try_new(Gfn::new(65535)).unwrap();
             let mut model: BTreeSet<u64> = added.clone();
@@ -178,6 +196,12 @@ mod tests {
                 from = gfn.raw() + 1;
             }
             prop_assert_eq!(bitmap.count(), model.len() as u64);
+            prop_assert_eq!(bitmap.count_from(border), model.range(border..).count() as u64);
+            let mut upper = Bitmap::try_new(Gfn::new(65535)).unwrap();
+            upper.union_with(&bitmap);
+            upper.clear_below(border);
+            prop_assert_eq!(upper.count(), bitmap.count_from(border));
+            prop_assert!(upper.next(0, true).is_none_or(|gfn| gfn.raw() >= border));
             prop_assert_eq!(found, model.into_iter().collect::<Vec<_>>());
         }
     }

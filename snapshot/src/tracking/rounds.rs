@@ -77,9 +77,14 @@ impl Tracking {
         log.peek(self.skip.words_mut()).map(|_| ())
     }
 
-    /// The pass is over.
-    pub fn end_pass(&mut self) {
-        self.send.clear();
+    /// The pass has come to `at`; what it was given beyond stays to be sent.
+    pub fn end_pass(&mut self, at: u64) {
+        self.send.clear_below(at);
+    }
+
+    /// What a pass under way has not come to yet.
+    pub fn unsent(&self, at: u64) -> u64 {
+        self.send.count_from(at)
     }
 }
 

@@ -9,7 +9,6 @@ use xen_hypercall::types::Gfn;
 
 use super::world::{FOREIGN, Shared, World, injected};
 
-const CALL_NS: u64 = 30_000;
 const BROKEN: TargetError = TargetError::Hypercall { op: "injected", errno: 14 };
 
 pub struct Target(pub Shared);
@@ -18,7 +17,7 @@ impl Target {
     fn call<A>(&mut self, answer: impl FnOnce(&mut World) -> Result<A, TargetError>) -> Result<A, TargetError> {
         let mut world = self.0.borrow_mut();
         world.target_calls += 1;
-        if world.tick(CALL_NS) {
+        if world.tick() {
             return Err(BROKEN);
         }
         world.alive()?;
@@ -29,7 +28,7 @@ impl Target {
     fn ask<A>(&mut self, answer: impl FnOnce(&mut World) -> A) -> Result<A, TargetError> {
         let mut world = self.0.borrow_mut();
         world.target_calls += 1;
-        match world.tick(CALL_NS) {
+        match world.tick() {
             true => Err(BROKEN),
             false if world.dying => Err(TargetError::Gone),
             false => Ok(answer(&mut world)),
@@ -41,7 +40,7 @@ impl DomainControl for Target {
     fn info(&mut self) -> Result<DomainInfo, TargetError> {
         let mut world = self.0.borrow_mut();
         world.target_calls += 1;
-        if world.tick(CALL_NS) {
+        if world.tick() {
             return Err(BROKEN);
         }
         if world.gone { Err(TargetError::Gone) } else { Ok(world.info()) }
@@ -185,6 +184,34 @@ impl GuestMemory for Target {
         }
         Ok(())
     }
+
+    fn land(&mut self, gfns: &[Gfn], at: &mut dyn Landing) -> Result<(), TargetError> {
+        check_batch(gfns);
+        self.call(|_| Ok(()))?;
+        let _ = gfns.iter().enumerate().try_for_each(|(index, gfn)| self.land_one(index, *gfn, at));
+        Ok(())
+    }
+}
+
+struct Unplaced;
+
+impl Target {
+    fn land_one(&mut self, index: usize, gfn: Gfn, at: &mut dyn Landing) -> Result<(), Unplaced> {
+        let page = {
+            let mut world = self.0.borrow_mut();
+            world.now_ns += 1_000;
+            if index.is_multiple_of(16) && world.setup.writes > 0 {
+                world.guest_writes();
+            }
+            page_of(&world, gfn.raw() as usize)
+        };
+        let place = at.place(index).ok_or(Unplaced)?;
+        match page {
+            Ok(page) => *place = page,
+            Err(error) => at.failed(index, error),
+        }
+        Ok(())
+    }
 }
 
 fn page_of(world: &World, gfn: usize) -> Result<Page, PageError> {
@@ -208,7 +235,7 @@ impl Clock for Line {
 impl Line {
     fn call<A>(&mut self, answer: impl FnOnce(&mut World) -> A) -> Result<A, ControlLost> {
         let mut world = self.0.borrow_mut();
-        if world.tick(CALL_NS) || world.xenstore_dead {
+        if world.tick() || world.xenstore_dead {
             world.xenstore_dead = true;
             return Err(ControlLost);
         }
@@ -257,7 +284,8 @@ impl Store {
     fn call<A>(&mut self, answer: impl FnOnce(&mut World) -> A) -> Result<A, Trouble> {
         let mut world = self.0.borrow_mut();
         assert!(!world.stored.broken, "after an error only abort");
-        if world.tick(CALL_NS) {
+        world.stored.in_pause += u32::from(world.stands());
+        if world.tick() {
             world.stored.broken = true;
             return Err(injected());
         }
@@ -266,6 +294,10 @@ impl Store {
 
     fn put(&mut self, gfn: Gfn, content: Option<u64>) -> Result<(), Trouble> {
         let mut world = self.0.borrow_mut();
+        world.stored.in_pause += u32::from(world.stands());
+        world.stored.content += u64::from(content.is_some_and(|content| content != 0));
+        // Whoever has the domid now may have more memory.
+        assert!(world.gone || world.stored.content <= world.stored.reserved_pages, "never more than was set aside");
         let stored = &mut world.stored;
         assert!(!stored.broken && stored.in_run);
         assert!(stored.last_gfn.replace(gfn.raw()).is_none_or(|last| last < gfn.raw()), "ascending in a run");
@@ -280,7 +312,10 @@ impl Store {
 impl Recorder for Store {
     fn begin(&mut self, new: &NewTake<'_>) -> Result<(), Trouble> {
         assert!(new.reserve_bytes >= new.info.tot_pages * 4096);
-        self.call(|world| assert!(!std::mem::replace(&mut world.stored.begun, true)))
+        self.call(|world| {
+            world.stored.reserved_pages = new.reserve_bytes / 4096;
+            assert!(!std::mem::replace(&mut world.stored.begun, true));
+        })
     }
 
     fn run_begin(&mut self) -> Result<(), Trouble> {

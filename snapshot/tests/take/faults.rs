@@ -14,12 +14,12 @@ fn calls(setup: &Setup) -> u64 {
 }
 
 fn quick(mode: Mode) -> Setup {
-    Setup { mode, memory: 1100, writes: 3, working_set: 80, ..Setup::default() }
+    Setup { mode, memory: 1100, writes: 3, working_set: 80, acks: mode == Mode::Staged, ..Setup::default() }
 }
 
 #[test]
 fn a_fault_at_each_call_leaves_nothing_behind() {
-    for mode in [Mode::Save, Mode::Live] {
+    for mode in [Mode::Save, Mode::Live, Mode::Staged] {
         let total = calls(&quick(mode));
         assert!(total > 20);
         let mut not_sealed = 0;
@@ -51,12 +51,14 @@ fn an_event_at_each_call_never_seals_a_wrong_snapshot() {
         Event::XenstoreDies,
         Event::StoreLost,
     ];
-    let setup = Setup { memory: 150, ..quick(Mode::Live) };
-    let total = calls(&setup);
-    for event in events {
-        for at in 0..total {
-            let (status, world) = run(Setup { events: vec![(at, event)], ..setup.clone() });
-            check(&status, &world.borrow(), &format!("{event:?} at {at}: {status:?}"));
+    for mode in [Mode::Live, Mode::Improved, Mode::Xen, Mode::Staged] {
+        let setup = Setup { memory: 150, acks: true, ..quick(mode) };
+        let total = calls(&setup);
+        for event in events {
+            for at in 0..total {
+                let (status, world) = run(Setup { events: vec![(at, event)], ..setup.clone() });
+                check(&status, &world.borrow(), &format!("{mode} {event:?} at {at}: {status:?}"));
+            }
         }
     }
 }
@@ -258,7 +260,7 @@ fn pages_that_cannot_be_read_for_a_while_are_read_later() {
 
 #[test]
 fn a_suspend_before_the_wish_is_never_taken_for_ours() {
-    for mode in [Mode::Save, Mode::Live] {
+    for mode in [Mode::Save, Mode::Live, Mode::Staged] {
         let setup = quick(mode);
         for at in 0..calls(&setup) {
             // A suspend while the wish is being written cannot be told from ours by the stub; the keeper can.

@@ -7,6 +7,7 @@ mod faults;
 mod plain;
 mod real_store;
 mod setup;
+mod staged;
 mod world;
 
 use snapshot::fault::Fault;

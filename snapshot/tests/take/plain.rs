@@ -10,10 +10,12 @@ use super::world::{Setup, run};
 
 #[test]
 fn every_page_is_what_it_was_at_the_suspend() {
-    for seed in 0..40 {
+    for seed in 0..120 {
         let setup = Setup {
             seed,
-            mode: if seed % 4 == 0 { Mode::Save } else { Mode::Live },
+            mode: Mode::ALL[seed as usize % Mode::ALL.len()].0,
+            acks: seed % 2 == 0,
+            staging_kib: [Some(4 * 350), Some(4 * 40), None][seed as usize % 3],
             round1_skip: seed % 3 == 0,
             writes: [0, 1, 8, 60][seed as usize % 4],
             working_set: [20, 300, 1300][seed as usize % 3],

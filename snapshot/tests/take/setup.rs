@@ -1,6 +1,7 @@
 //! How a world is made, and what can happen to it.
 
 use snapshot::names::Token;
+use snapshot::policy::{Busy, HIGH_DEFAULT_MILLI};
 use snapshot::request::{Mode, Take};
 use snapshot::store::Compression;
 use snapshot::take::Hold;
@@ -64,6 +65,15 @@ pub struct Setup {
     pub events: Vec<(u64, Event)>,
     pub hold: Option<Hold>,
     pub memory_bytes: usize,
+    pub target_pause_ms: u32,
+    pub staging_kib: Option<u32>,
+    pub on_busy: Busy,
+    /// The keeper says when the guest took the request.
+    pub acks: bool,
+    /// The keeper throttles the guest when it is asked to.
+    pub obeys: bool,
+    /// What a call takes.
+    pub call_ns: u64,
 }
 
 impl Default for Setup {
@@ -87,7 +97,13 @@ impl Default for Setup {
             fault_at: None,
             events: Vec::new(),
             hold: None,
-            memory_bytes: 1 << 20,
+            memory_bytes: 8 << 20,
+            target_pause_ms: 300,
+            staging_kib: Some(4 * 350),
+            on_busy: Busy::Accept,
+            acks: false,
+            obeys: false,
+            call_ns: 30_000,
         }
     }
 }
@@ -104,6 +120,10 @@ pub fn take_request(setup: &Setup) -> Take {
         release_port: EvtchnPort::new(5),
         max_pause_ms: setup.max_pause_ms,
         round1_skip: setup.round1_skip,
+        h_milli: HIGH_DEFAULT_MILLI,
+        target_pause_ms: setup.target_pause_ms,
+        staging_kib: setup.staging_kib,
+        on_busy: setup.on_busy,
         config_chunks: 0,
         compression: Compression::Lz4,
     }

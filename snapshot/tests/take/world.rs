@@ -40,6 +40,11 @@ pub struct Stored {
     pub sealed: bool,
     pub aborted: bool,
     pub broken: bool,
+    /// Calls while the guest stood for us.
+    pub in_pause: u32,
+    /// Pages with content so far, and how many were said to come at most.
+    pub content: u64,
+    pub reserved_pages: u64,
 }
 
 pub struct World {
@@ -75,6 +80,8 @@ pub struct World {
     pub last_look: u64,
     pub ballooned: bool,
     pub waits: u64,
+    /// Percent of the guest's writes that are taken away.
+    throttle: u64,
     /// Calls that asked for types.
     pub types_calls: u64,
     /// Tracking was on when *captured* was said.
@@ -112,6 +119,7 @@ impl World {
             last_look: 0,
             ballooned: false,
             waits: 0,
+            throttle: 0,
             types_calls: 0,
             tracked_at_captured: false,
             setup,
@@ -136,11 +144,16 @@ impl World {
         self.shutdown.is_none() && !self.dying && !self.gone && !self.paused
     }
 
+    /// The guest stands, and the stub did not let it go yet.
+    pub fn stands(&self) -> bool {
+        self.shutdown == Some(ShutdownCode::SUSPEND) && self.releases == 0
+    }
+
     /// A call of the engine begins: time passes, the guest runs, what is due happens. True if this call must fail.
-    pub fn tick(&mut self, cost_ns: u64) -> bool {
+    pub fn tick(&mut self) -> bool {
         let call = self.calls;
         self.calls += 1;
-        self.pass(cost_ns);
+        self.pass(self.setup.call_ns);
         for at in 0..self.setup.events.len() {
             if self.setup.events[at].0 == call {
                 self.happen(self.setup.events[at].1);
@@ -187,7 +200,8 @@ impl World {
     }
 
     pub fn guest_writes(&mut self) {
-        if !self.running() {
+        let throttled = self.throttle > 0 && self.random(100) < self.throttle;
+        if !self.running() || throttled {
             return;
         }
         let gfn = self.random(self.setup.working_set as u64) as usize;
@@ -305,8 +319,14 @@ impl World {
         if self.setup.keeper_dead {
             return;
         }
+        if self.setup.obeys {
+            self.throttle = status.counters.throttle;
+        }
         if status.state == State::WantSuspend && self.suspend_at_ns.is_none() && !self.setup.never_suspends {
             self.suspend_at_ns = Some(self.now_ns + self.setup.suspend_after_ns);
+            if self.setup.acks {
+                self.messages.push_back(Message::Acked);
+            }
         }
         if status.state == State::Captured && self.releases == 1 {
             self.say(!self.setup.keeper_voids);

@@ -1,0 +1,79 @@
+//! What a pause will cost on this machine: the prices are measured on the guest that runs, before it is asked to stop.
+
+use super::engine::{Engine, Target};
+use super::recorder::Recorder;
+use crate::fault::Fault;
+use crate::ports::{BATCH_MAX, Clock, Control};
+use crate::session::Trouble;
+
+/// A round with fewer pages says nothing about the price of a page.
+const TELLING_PAGES: u64 = 256;
+
+/// Short calls in the pause beside the state, the bitmap and the pages: is tracking still on, is it still the guest.
+const CHECKS: u64 = 3;
+
+impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
+    /// Before the guest is touched: reads the platform state and a batch of pages as the pause will, and refuses limits
+    /// that the empty pause would pass.
+    pub(super) fn price_the_pause(&mut self) -> Result<(), Trouble> {
+        if !self.policy.is_staged() {
+            return Ok(());
+        }
+        let start_ns = self.desk.now_ns();
+        self.platform_state()?;
+        Self::work(&mut self.work)?.platform.clear();
+        let state_ns = self.desk.now_ns();
+        self.target.info()?;
+        let info_ns = self.desk.now_ns();
+        let copied = self.try_copy()?;
+        let copied_ns = self.desk.now_ns();
+        let outlook = &mut Self::work(&mut self.work)?.outlook;
+        outlook.fixed_ns = state_ns.saturating_sub(start_ns) + CHECKS * info_ns.saturating_sub(state_ns);
+        outlook.stage_ns = copied_ns.saturating_sub(info_ns).checked_div(copied).unwrap_or(0);
+        self.counters.staging = outlook.staging_pages;
+        if self.policy.can_be_met(outlook) {
+            return Ok(());
+        }
+        let least_ms = outlook.pause_us(0).div_ceil(1000);
+        let reason = format_args!("a pause costs {least_ms} ms here without a page: the limit cannot be met");
+        Err(Trouble::new(Fault::PauseTooLong, reason))
+    }
+
+    /// The first pages of the guest into staging and forgotten. Returns how many.
+    fn try_copy(&mut self) -> Result<u64, Trouble> {
+        let work = Self::work(&mut self.work)?;
+        let Some(staging) = work.staging.as_mut() else { return Ok(0) };
+        let tracking = &mut work.tracking;
+        let most = usize::try_from(staging.capacity()).unwrap_or(BATCH_MAX);
+        tracking.batch.refill(&tracking.populated, true, 0, tracking.end, |_| true);
+        tracking.batch.truncate(most);
+        staging.begin_batch();
+        let copied = tracking.batch.gfns().iter().filter(|&&gfn| staging.admit(gfn)).count();
+        if copied > 0 {
+            self.target.land(tracking.batch.gfns(), staging)?;
+        }
+        staging.clear();
+        Ok(copied as u64)
+    }
+
+    /// After round 1: what a bitmap costs. The count is that of the bitmap.
+    pub(super) fn price_the_bitmap(&mut self) -> Result<u64, Trouble> {
+        let start_ns = self.desk.now_ns();
+        let work = Self::work(&mut self.work)?;
+        let count = self.target.peek(work.tracking.skip.words_mut())?;
+        work.tracking.skip.clear();
+        self.counters.peeks += 1;
+        let took_ns = self.desk.now_ns().saturating_sub(start_ns);
+        let outlook = &mut Self::work(&mut self.work)?.outlook;
+        outlook.fixed_ns = outlook.fixed_ns.saturating_add(took_ns);
+        Ok(count)
+    }
+
+    /// After each round that sent enough: what a page costs that goes to the store.
+    pub(super) fn price_the_store(&mut self, took_ns: u64, sent: u64) -> Result<(), Trouble> {
+        if sent >= TELLING_PAGES {
+            Self::work(&mut self.work)?.outlook.store_ns = took_ns / sent;
+        }
+        Ok(())
+    }
+}

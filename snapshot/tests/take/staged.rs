@@ -1,0 +1,173 @@
+//! Mode `staged`: what the pause does not wait for, what does not fit, and what is told before.
+
+use snapshot::fault::Fault;
+use snapshot::policy::Busy;
+use snapshot::request::Mode;
+use snapshot::status::State;
+use snapshot::take::Attachment;
+use snapshot::trace::{RoundKind, Trace};
+
+use super::check;
+use super::world::{Event, Setup, Shared, run};
+
+fn staged() -> Setup {
+    Setup { mode: Mode::Staged, writes: 8, working_set: 300, acks: true, ..Setup::default() }
+}
+
+fn sealed(setup: Setup) -> (snapshot::status::Status, Shared) {
+    let story = format!("{setup:?}");
+    let (status, world) = run(setup);
+    assert_eq!(status.state, State::Sealed, "{story}: {status:?}");
+    check(&status, &world.borrow(), &story);
+    (status, world)
+}
+
+#[test]
+fn nothing_is_stored_while_the_guest_stands() {
+    for acks in [true, false] {
+        let (status, world) = sealed(Setup { acks, ..staged() });
+        assert_eq!(world.borrow().stored.in_pause, 0, "{status:?}");
+        assert!(status.counters.staged > 0 && status.counters.staged <= status.counters.staging);
+    }
+}
+
+#[test]
+fn a_set_that_fits_costs_one_round_and_little_more_than_the_memory() {
+    let (status, _) = sealed(Setup { memory: 2600, ..staged() });
+    let sent = status.counters.pages + status.counters.zero;
+    assert!(sent * 100 <= status.counters.memory * 115, "{status:?}");
+    assert_eq!((status.counters.round, status.counters.cleans), (2, 1), "{status:?}");
+}
+
+#[test]
+fn the_trace_has_what_was_staged_in_its_last_round() {
+    let (status, world) = sealed(staged());
+    let world = world.borrow();
+    let mut attachments = world.stored.attachments.iter();
+    let (_, bytes) = attachments.find(|(kind, _)| *kind == Attachment::Trace).unwrap();
+    let trace = Trace::decode(bytes).unwrap();
+    let last = trace.rounds.last().unwrap();
+    assert_eq!(trace.rounds.iter().map(|round| round.pages).sum::<u64>(), status.counters.pages);
+    assert_eq!((last.kind, last.pages + last.zero), (RoundKind::LAST_SET, status.counters.staged));
+    assert_eq!((last.ended_ns - last.began_ns) / 1000, status.counters.pause_us);
+}
+
+#[test]
+fn the_copy_while_the_guest_freezes_shortens_the_pause() {
+    let quiet = Setup { writes: 1, working_set: 1300, staging_kib: None, ..staged() };
+    let with = sealed(quiet.clone()).0.counters;
+    let without = sealed(Setup { acks: false, ..quiet }).0.counters;
+    assert!(with.pause_pages * 2 < without.pause_pages, "{with:?} {without:?}");
+    assert!(with.pause_us < without.pause_us);
+}
+
+#[test]
+fn a_suspend_in_the_middle_of_that_copy_loses_nothing() {
+    for suspend_after_ns in (0..600_000).step_by(7_000) {
+        for seed in 0..3 {
+            let setup = Setup { seed, suspend_after_ns, writes: 3, working_set: 1300, staging_kib: None, ..staged() };
+            sealed(setup);
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_goes_to_disk_in_the_pause() {
+    let tight = Setup { staging_kib: Some(4 * 100), writes: 300, ..staged() };
+    let (status, world) = sealed(tight);
+    assert!(world.borrow().stored.in_pause > 0);
+    assert_eq!(status.counters.staged, 100, "staging is full: {status:?}");
+    assert!(status.counters.pause_pages > 200);
+    let (said, was) = (status.counters.predicted_us, status.counters.pause_us);
+    assert!(said.abs_diff(was) * 10 <= said, "predicted {said} us, was {was} us");
+}
+
+#[test]
+fn staging_that_the_stub_does_not_have_is_refused_before_the_guest_is_touched() {
+    let (status, world) = run(Setup { staging_kib: Some(64 << 10), ..staged() });
+    assert_eq!((status.state, status.fault), (State::Refused, Some(Fault::NoMemory)), "{status:?}");
+    assert!(status.reason.as_str().contains("65536 KiB of staging"), "{status:?}");
+    assert!(!world.borrow().log_dirty && world.borrow().cleans == 0);
+}
+
+#[test]
+fn without_any_staging_it_is_a_live_take() {
+    let (status, world) = sealed(Setup { memory_bytes: 1 << 20, staging_kib: None, max_pause_ms: None, ..staged() });
+    assert_eq!(status.counters.staging, 0);
+    assert!(world.borrow().stored.in_pause > 0);
+}
+
+#[test]
+fn a_limit_below_the_empty_pause_is_refused_before_the_guest_is_touched() {
+    let slow = Setup { target_pause_ms: 1, call_ns: 2_000_000, ..staged() };
+    let (status, world) = run(slow);
+    assert_eq!((status.state, status.fault), (State::Refused, Some(Fault::PauseTooLong)), "{status:?}");
+    assert!(!world.borrow().log_dirty);
+}
+
+#[test]
+fn a_pause_that_is_predicted_too_long_is_never_begun() {
+    let busy = Setup { staging_kib: Some(4), writes: 300, call_ns: 300_000, ..staged() };
+    let (status, world) = run(Setup { max_pause_ms: Some(2), target_pause_ms: 2, ..busy });
+    check(&status, &world.borrow(), "too long");
+    assert_eq!((status.state, status.fault), (State::Void, Some(Fault::PauseTooLong)), "{status:?}");
+    assert!(!world.borrow().suspend_wanted(), "the guest was not asked");
+    assert!(status.counters.predicted_us > 2_000);
+}
+
+/// It fits when the rounds are over; then the guest takes its time to suspend, and writes.
+#[test]
+fn a_last_set_that_turns_out_too_long_lets_the_guest_go_at_once() {
+    let late = Setup { staging_kib: Some(4 * 100), writes: 1, working_set: 1300, acks: false, ..staged() };
+    let late = Setup { target_pause_ms: 1, max_pause_ms: Some(1), ..late };
+    let (status, world) = run(Setup { suspend_after_ns: 5_000_000_000, ..late });
+    check(&status, &world.borrow(), "too long after all");
+    assert_eq!((status.state, status.fault), (State::Void, Some(Fault::PauseTooLong)), "{status:?}");
+    assert!(world.borrow().suspend_wanted() && world.borrow().running());
+    assert_eq!((status.counters.pause_pages, world.borrow().stored.in_pause), (0, 0), "{status:?}");
+}
+
+#[test]
+fn a_busy_guest_is_given_up_when_asked() {
+    let (status, world) = run(Setup { staging_kib: Some(4 * 20), writes: 300, on_busy: Busy::Abort, ..staged() });
+    check(&status, &world.borrow(), "abort");
+    assert_eq!((status.state, status.fault), (State::Void, Some(Fault::PolicyAbort)), "{status:?}");
+    assert!(!world.borrow().suspend_wanted());
+}
+
+/// The keeper of this world obeys: each step takes its share of the guest's writes away.
+#[test]
+fn a_throttled_guest_converges() {
+    let busy = Setup { staging_kib: Some(4 * 60), writes: 20, memory: 2600, suspend_after_ns: 100_000, ..staged() };
+    let accepted = sealed(busy.clone()).1.borrow().stored.in_pause;
+    let (status, world) = sealed(Setup { on_busy: Busy::Throttle, obeys: true, ..busy });
+    let throttled = world.borrow().stored.in_pause;
+    assert!(status.counters.throttle >= 20, "{status:?}");
+    assert!(throttled * 2 < accepted, "{throttled} against {accepted} pages to disk in the pause: {status:?}");
+}
+
+#[test]
+fn pages_that_come_and_go_are_right_or_end_the_take() {
+    let setup = Setup { memory: 600, writes: 3, working_set: 80, ..staged() };
+    let total = run(setup.clone()).1.borrow().calls;
+    for at in 0..total {
+        for event in [Event::BalloonIn(3), Event::BalloonOut(3)] {
+            let (status, world) = run(Setup { events: vec![(at, event)], ..setup.clone() });
+            check(&status, &world.borrow(), &format!("{event:?} at {at}: {status:?}"));
+        }
+    }
+}
+
+#[test]
+fn pages_that_cannot_be_read_for_a_while_are_read_in_the_pause() {
+    let setup = Setup { memory: 150, writes: 3, working_set: 80, ..staged() };
+    let total = run(setup.clone()).1.borrow().calls;
+    let mut sealed = 0;
+    for at in 0..total {
+        let events = vec![(at, Event::Mappable(false)), (at + 2, Event::Mappable(true))];
+        let (status, world) = run(Setup { events, ..setup.clone() });
+        check(&status, &world.borrow(), &format!("{at}: {status:?}"));
+        sealed += u32::from(status.state == State::Sealed);
+    }
+    assert!(sealed > 15, "{sealed}");
+}
