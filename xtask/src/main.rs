@@ -9,6 +9,7 @@ mod images;
 mod packages;
 mod paths;
 mod sh;
+mod simulate;
 mod tidy;
 mod verbs;
 
@@ -33,6 +34,8 @@ enum Verb {
     Test(verbs::test::Args),
     /// Leave everything that a host needs in target/dist.
     Dist(verbs::dist::Args),
+    /// The paper's evaluation, with our policies against a model of its guests.
+    Simulate(simulate::Args),
     /// Exactly what CI runs.
     Ci(verbs::ci::Args),
     /// Compare our ABI types with the installed Xen headers.
@@ -50,6 +53,7 @@ fn main() -> anyhow::Result<()> {
         Verb::Demo(args) => verbs::demo::run(&args),
         Verb::Test(args) => verbs::test::run(&args),
         Verb::Dist(args) => verbs::dist::run(&args),
+        Verb::Simulate(args) => simulate::run(&args),
         Verb::Ci(args) => verbs::ci::run(&args),
         Verb::Abi => abi::run(),
         Verb::Flask(args) => flask::run(&args),
