@@ -18,6 +18,7 @@ mod oracle;
 mod registers;
 mod restores;
 mod rounds;
+mod staged;
 mod stores;
 mod take_restore;
 mod ward;

@@ -14,11 +14,11 @@ use crate::verdict::check;
 /// A take or a restore of a small guest under emulation.
 const TAKE_WAIT: Duration = Duration::from_secs(600);
 
-/// `live`, then `save`, each into the same store.
+/// Three modes, one after the other, into the same store.
 pub fn run(lab: &Lab) -> Result<()> {
     lab.init_store()?;
     lab.start_stub("")?;
-    for mode in ["live", "save"] {
+    for mode in ["staged", "live", "save"] {
         let mut spec = GuestSpec::new(&format!("web{mode}"));
         spec.label = Some(TARGET_LABEL.to_owned());
         let guest = lab.create_guest(&spec)?;

@@ -21,6 +21,10 @@ const WELL_FORMED: &[(&str, &str)] = &[
     ("release-port", "1000"),
     ("max-pause-ms", "0"),
     ("round1-skip", "0"),
+    ("h-milli", "5100"),
+    ("target-pause-ms", "300"),
+    ("staging-kib", "0"),
+    ("on-busy", "accept"),
     ("config-chunks", "0"),
 ];
 
@@ -41,6 +45,9 @@ const BAD: &[Bad] = &[
     ("name", Some("a\\x01b"), "bad-request", "control character"),
     ("mode", Some("fast"), "bad-request", "mode"),
     ("max-pause-ms", Some("99999999999999999999"), "bad-request", "max-pause-ms"),
+    ("max-pause-ms", Some("299"), "bad-request", "target-pause-ms"),
+    ("target-pause-ms", Some("0"), "bad-request", "target-pause-ms"),
+    ("on-busy", Some("hope"), "bad-request", "on-busy"),
     ("created", Some("1\\nsurprise=1"), "bad-request", "surprise"),
     ("created", Some("1\\ndomid=1"), "bad-request", "domid"),
     ("created", Some("1\\nnothing"), "bad-request", "key=value"),
