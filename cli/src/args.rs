@@ -60,6 +60,9 @@ pub enum Command {
     Verify {
         /// GUEST@NAME; without it, every snapshot
         name: Option<String>,
+        /// Every snapshot
+        #[arg(long, conflicts_with = "name")]
+        all: bool,
     },
     /// Write a snapshot as an xl save image
     Export {
@@ -76,6 +79,8 @@ pub enum Command {
         /// GUEST@NAME
         name: String,
     },
+    /// Remove the snapshots of a guest that no rule keeps
+    Prune(Prune),
     /// Check hypervisor, policy, stub, store and guest
     Doctor {
         /// A guest to check as well, by name or id
@@ -114,6 +119,46 @@ pub enum Store {
     },
     /// Take the store as it is now for the right one, after it went back or was exchanged
     Accept,
+    /// Say how large a device to make for the snapshots of a guest
+    Size {
+        /// The guest, by name or id
+        #[arg(long, value_name = "DOM", required_unless_present = "memory")]
+        guest: Option<String>,
+        /// Its memory in MiB, if it does not run
+        #[arg(long, value_name = "MIB")]
+        memory: Option<u64>,
+        /// Snapshots to keep
+        #[arg(long, value_name = "N")]
+        keep: u64,
+        /// How they will be taken
+        #[arg(long, value_enum, default_value = "live")]
+        mode: Mode,
+    },
+}
+
+/// `prune`.
+#[derive(Debug, Args)]
+pub struct Prune {
+    /// The guest's name
+    pub guest: String,
+    /// Keep the newest N
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub keep_last: u32,
+    /// Keep the newest of each of the last N hours that have one (UTC)
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub keep_hourly: u32,
+    /// Keep the newest of each of the last N days that have one
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub keep_daily: u32,
+    /// Keep the newest of each of the last N weeks that have one
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub keep_weekly: u32,
+    /// Say what would be removed, and remove nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Remove them all, if no rule keeps any
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// How a snapshot is taken.

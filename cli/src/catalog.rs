@@ -3,14 +3,33 @@
 use crate::args::Place;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::host::device::{self, Access, Device};
-use crate::host::tree;
+use crate::host::{lease, tree};
 use crate::seen::{self, Sight};
 use crate::stub;
 use snapshot::store::{Catalog, StoreError};
+use std::io::Write;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 
-/// A store, open for reading.
-pub type Open = Catalog<Device>;
+/// A store, open for reading, with a lease on what is read.
+pub struct Open {
+    catalog: Catalog<Device>,
+    _lease: Option<lease::Held>,
+}
+
+impl Deref for Open {
+    type Target = Catalog<Device>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.catalog
+    }
+}
+
+impl DerefMut for Open {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.catalog
+    }
+}
 
 /// What an error of the store means.
 pub fn trouble(what: impl std::fmt::Display, error: StoreError) -> Failure {
@@ -24,6 +43,7 @@ pub fn trouble(what: impl std::fmt::Display, error: StoreError) -> Failure {
         StoreError::BadName(_) => (Exit::Usage, "a snapshot is named GUEST@NAME"),
         StoreError::ReadOnly => (Exit::BadStore, "make the device writable"),
         StoreError::Io(_) => (Exit::BadStore, "look at the disk: `dmesg`, smartctl"),
+        StoreError::HeldByReaders => (Exit::Busy, "wait for the reader's end, or half a minute if it died"),
         StoreError::TooLong { .. } => (Exit::Usage, "shorten it"),
         _ => (Exit::BadStore, "`livesave verify` shows which snapshots are whole; other copies of the device may help"),
     };
@@ -41,7 +61,19 @@ pub fn path(place: &Place) -> Outcome<PathBuf> {
 /// Opens the store on this device, whatever was seen of it before.
 pub fn open_at(path: &Path) -> Outcome<Open> {
     let device = Device::open(path, Access::Read)?;
-    Catalog::open(device).map_err(|failed| trouble(path.display(), failed.error))
+    let mut catalog = Catalog::open(device).map_err(|failed| trouble(path.display(), failed.error))?;
+    let info = catalog.info();
+    let lease = match lease::Held::take(path, info.id, info.generation) {
+        Ok(lease) => Some(lease),
+        Err(failure) => {
+            // What is written over under us is noticed by its digest, so this is no reason to stop.
+            let _ = writeln!(std::io::stderr(), "reading without a lease: {}", failure.what);
+            None
+        }
+    };
+    // The look after the lease is the one that counts: what it finds is not used again (store-v1.md, section 12).
+    catalog.refresh().map_err(|error| trouble(path.display(), error))?;
+    Ok(Open { catalog, _lease: lease })
 }
 
 /// Opens the store of this place to show what is in it, and says what speaks against it: the command shows it all the

@@ -1,6 +1,8 @@
 //! Which command runs.
 
-use super::{accept, cancel, check, doctor, export, init, list, recover, restore, rm, status, take, verify};
+use super::{
+    accept, cancel, check, doctor, export, init, list, prune, recover, restore, rm, size, status, take, verify,
+};
 use crate::args::{Cli, Command, Store};
 use crate::exit::Outcome;
 use crate::keeper;
@@ -22,7 +24,11 @@ pub fn run(cli: &Cli) -> Outcome {
         Command::Store(Store::Accept) => accept::run(&cli.place),
         Command::Ls { guest } => list::ls(guest.as_deref(), &cli.place),
         Command::Show { name } => list::show(name, &cli.place),
-        Command::Verify { name } => verify::run(name.as_deref(), &cli.place),
+        Command::Store(Store::Size { guest, memory, keep, mode }) => {
+            size::run(guest.as_deref(), *memory, *keep, *mode, &cli.place)
+        }
+        Command::Prune(prune) => prune::run(prune, &cli.place),
+        Command::Verify { name, .. } => verify::run(name.as_deref(), &cli.place),
         Command::Export { name, output } => export::run(name, output, &cli.place),
         Command::Restore(restore) => restore::run(restore, &cli.place),
     }

@@ -9,7 +9,7 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::host::device::lasting_name;
 use crate::host::tree::{self, Tree};
 use crate::host::xen::Xen;
-use crate::host::xl;
+use crate::host::{thin, xl};
 use crate::seen::{self, Sight};
 use crate::{catalog, show, stub, waits};
 use serde_json::json;
@@ -189,6 +189,10 @@ fn stub_and_store(all: &mut Findings, xen: Option<&Xen>, tree: &mut impl Tree, p
         Ok(path) => {
             all.fine("store's device", path.display());
             content(all, &path);
+            if let Some(what) = thin::found(&path) {
+                let todo = "use a volume with its full size: a take that was promised room may fail, and void itself";
+                all.add("store's device", Grade::Warning, what, todo);
+            }
         }
         Err(failure) => all.fault("store's device", &failure),
     }

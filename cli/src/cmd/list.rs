@@ -20,7 +20,7 @@ pub fn ls(guest: Option<&str>, place: &Place) -> Outcome {
     if place.json {
         return show::print_json(&listed.iter().map(|one| listed_json(one)).collect()).and(doubt);
     }
-    let headings = ["NAME", "TAKEN (UTC)", "MODE", ">MEMORY", ">STORED", ">PAUSE", ">TIME"];
+    let headings = ["NAME", "TAKEN (UTC)", "MODE", ">MEMORY", ">STORED", ">EXCLUSIVE", ">PAUSE", ">TIME"];
     show::print(&show::table(&headings, listed.iter().map(|one| listed_row(one)))).and(doubt)
 }
 
@@ -35,6 +35,7 @@ fn listed_row(one: &Listed) -> Vec<String> {
             info.mode.clone(),
             show::size(memory(info)),
             show::size(info.stored_bytes),
+            one.exclusive_bytes.map_or_else(|| "?".to_owned(), show::size),
             show::time(info.pause_us),
             show::time(info.elapsed_us),
         ]),
@@ -45,7 +46,11 @@ fn listed_row(one: &Listed) -> Vec<String> {
 
 fn listed_json(one: &Listed) -> Value {
     match &one.snapshot {
-        Ok(info) => info_json(info),
+        Ok(info) => {
+            let mut value = info_json(info);
+            value["exclusive_bytes"] = json!(one.exclusive_bytes);
+            value
+        }
         Err(error) => json!({
             "name": one.name, "id": one.id, "created_unix": one.created_unix, "damaged": error.to_string(),
         }),

@@ -26,6 +26,15 @@ pub fn parse_name(text: &str) -> Outcome<SnapshotName> {
 /// Removes a snapshot.
 pub fn run(text: &str, place: &Place) -> Outcome {
     let name = parse_name(text)?;
+    remove(&name, place)?;
+    if place.json {
+        return show::print_json(&json!({ "removed": name.to_string() }));
+    }
+    show::print(&format!("removed {name}"))
+}
+
+/// Asks the stub to remove it, and waits for the answer.
+pub fn remove(name: &SnapshotName, place: &Place) -> Outcome {
     let mut store = tree::connect()?;
     let stub = stub::trusted(&mut store, place)?;
     let token = Token(files::random()?);
@@ -42,10 +51,7 @@ pub fn run(text: &str, place: &Place) -> Outcome {
                 return Err(failure);
             }
             stub::remember(&mut store, &stub.domain);
-            if place.json {
-                return show::print_json(&json!({ "removed": name.to_string() }));
-            }
-            return show::print(&format!("removed {name}"));
+            return Ok(());
         }
         if status != last {
             (heard, last) = (Instant::now(), status);

@@ -19,8 +19,12 @@ pub fn run(name: Option<&str>, place: &Place) -> Outcome {
             listed.into_iter().map(|one| one.name).collect()
         }
     };
-    let results: Vec<(String, Result<VerifyReport, StoreError>)> =
-        names.into_iter().map(|name| (name.clone(), verify(&mut store, &name))).collect();
+    let count = names.len();
+    let verify = |(number, name): (usize, String)| {
+        let found = verify(&mut store, &name, &format!("{name} ({} of {count})", number + 1));
+        (name, found)
+    };
+    let results: Vec<(String, Result<VerifyReport, StoreError>)> = names.into_iter().enumerate().map(verify).collect();
     if let [(name, Err(error @ StoreError::NotFound))] = results.as_slice() {
         return Err(catalog::trouble(name, *error));
     }
@@ -39,10 +43,10 @@ pub fn run(name: Option<&str>, place: &Place) -> Outcome {
     }
 }
 
-fn verify(store: &mut Open, name: &str) -> Result<VerifyReport, StoreError> {
+fn verify(store: &mut Open, name: &str, shown: &str) -> Result<VerifyReport, StoreError> {
     let mut reader = store.snapshot(name)?;
     // Draws on a terminal only.
-    let bar = ProgressBar::new(0).with_message(name.to_owned());
+    let bar = ProgressBar::new(0).with_message(shown.to_owned());
     let report = reader.verify(&mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
@@ -54,10 +58,11 @@ fn verify(store: &mut Open, name: &str) -> Result<VerifyReport, StoreError> {
 fn word(result: &Result<VerifyReport, StoreError>) -> String {
     match result {
         Ok(report) if report.is_clean() => format!(
-            "ok: {} pages with data, {} zero, {} read",
+            "ok: {} pages with data, {} zero, {} read, digest {}",
             report.data_pages,
             report.zero_pages,
-            show::size(report.bytes_read)
+            show::size(report.bytes_read),
+            report.root_digest.map(|digest| digest.to_string()).unwrap_or_default()
         ),
         Ok(report) => {
             let first = report.first_damaged.first().map(|(_, error)| format!(", first: {error}")).unwrap_or_default();
@@ -72,6 +77,7 @@ fn as_json(name: &str, result: &Result<VerifyReport, StoreError>) -> Value {
         Ok(report) => json!({
             "name": name, "ok": report.is_clean(), "data_pages": report.data_pages, "zero_pages": report.zero_pages,
             "bytes_read": report.bytes_read, "damaged_pages": report.damaged,
+            "digest": report.root_digest.map(|digest| digest.to_string()),
             "first_damaged_gfns": report.first_damaged.iter().map(|(gfn, _)| gfn.raw()).collect::<Vec<_>>(),
         }),
         Err(error) => json!({ "name": name, "ok": false, "error": error.to_string() }),

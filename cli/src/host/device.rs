@@ -25,6 +25,8 @@ pub struct Device {
 pub enum Access {
     /// Reading, while a stub may write.
     Read,
+    /// Reading, and writing a reader's lease, while a stub may write.
+    Lease,
     /// Making a store: nobody else may have the device.
     Exclusive,
 }
@@ -64,12 +66,12 @@ impl Device {
         if !kind.is_block_device() && !kind.is_file() {
             return Err(Exit::NoStore.fail(format_args!("{} is neither a block device nor a file", path.display())));
         }
-        let writable = access == Access::Exclusive;
+        let writable = access != Access::Read;
         let mut flags = OFlags::CLOEXEC;
         if kind.is_block_device() {
             flags |= OFlags::DIRECT;
             // On a block device O_EXCL without O_CREAT refuses what the kernel itself has claimed (open(2)).
-            if writable {
+            if access == Access::Exclusive {
                 flags |= OFlags::EXCL;
             }
         }

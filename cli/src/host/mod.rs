@@ -2,7 +2,9 @@
 
 pub mod device;
 pub mod files;
+pub mod lease;
 pub mod probe;
+pub mod thin;
 pub mod tree;
 pub mod xen;
 pub mod xl;

@@ -12,7 +12,7 @@ use snapshot::fields::{self, ParseError};
 use snapshot::names::Token;
 use snapshot::request::Request;
 use snapshot::status::{StubNode, StubState};
-use snapshot::store;
+use snapshot::store::{self, Cleaned};
 use snapshot::take::Hold;
 use xen_drivers::platform::Platform;
 use xen_drivers::xenstore::{Nodes, XsError};
@@ -26,6 +26,13 @@ use crate::mm::{self, Budget};
 use crate::platform::{Held, Xen};
 use crate::ports::Disk;
 use crate::{error, hv, info, warn};
+
+/// After a request, before the store is cleaned: the next one may come at once.
+const QUIET_NS: u64 = 2_000_000_000;
+/// Between two steps of cleaning.
+const STEP_NS: u64 = 1_000_000;
+/// Between two looks at a store that has nothing to be cleaned.
+const REST_NS: u64 = 10_000_000_000;
 
 /// Where the stub says how it is.
 const STUB: &str = "data/livesave/stub";
@@ -154,12 +161,18 @@ impl Service {
     /// Serves until dom0 wants the domain to end.
     pub fn run(&mut self) -> Result<Stop, XsError> {
         info!("serving; {} xenstore requests so far; held: {}", self.line.store().stats().requests, Held::now());
+        let mut idle_ns = Xen.now_ns().saturating_add(QUIET_NS);
         loop {
-            match self.line.wait_idle(self.reopen.next_ns())? {
-                Wake::Request(text) => self.request(&text)?,
+            let until_ns = if self.store.is_some() { idle_ns } else { self.reopen.next_ns() };
+            match self.line.wait_idle(until_ns)? {
+                Wake::Request(text) => {
+                    self.request(&text)?;
+                    idle_ns = Xen.now_ns().saturating_add(QUIET_NS);
+                }
                 Wake::Stop(stop) => return Ok(stop),
                 Wake::DiskLost(why) => self.lost(why.as_str())?,
                 Wake::Devices => self.devices(),
+                Wake::Time if self.store.is_some() => idle_ns = self.tidy_up()?,
                 Wake::Time => self.open_again()?,
             }
         }
@@ -194,6 +207,28 @@ impl Service {
         }
     }
 
+    /// A bounded piece of cleaning while nobody asks for anything. Returns when to go on.
+    fn tidy_up(&mut self) -> Result<u64, XsError> {
+        let now_ns = Xen.now_ns();
+        let Some(store) = &mut self.store else { return Ok(u64::MAX) };
+        store.set_now(now_ns);
+        if let Err(error) = store.reclaim() {
+            warn!("leases: {error}");
+        }
+        match store.clean_step() {
+            // A moment for xenstore between two steps: a request comes first.
+            Ok(Cleaned::Working) => return Ok(Xen.now_ns().saturating_add(STEP_NS)),
+            Ok(Cleaned::Nothing) => return Ok(now_ns.saturating_add(REST_NS)),
+            Ok(Cleaned::Freed { snapshot, segments }) => info!("cleaned snapshot {snapshot}: {segments} MiB let go"),
+            Err(error) => error!("cleaning: {error}"),
+        }
+        // The generation has moved, or the store is lost: both are to be said.
+        if let Some(store) = self.store.take() {
+            self.after(store)?;
+        }
+        Ok(Xen.now_ns().saturating_add(STEP_NS))
+    }
+
     fn request(&mut self, text: &[u8]) -> Result<(), XsError> {
         self.line.request_done()?;
         let request = match Request::parse(text) {
@@ -206,6 +241,8 @@ impl Service {
         let Some(mut store) = self.store.take() else {
             return self.line.refuse(request.token(), Fault::Store, self.node.reason.clone());
         };
+        store.set_now(Xen.now_ns());
+        store.stop_cleaning();
         self.say(StubState::Busy)?;
         let before = Held::now();
         let answer = match &request {
