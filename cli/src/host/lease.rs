@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn a_lease_holds_space_until_it_is_dropped() {
         let path = sample("lease");
-        let id = StoreId([7; 16]);
+        let id = catalog::open_at(&path).unwrap().info().id;
         let held = Held::take(&path, id, Generation(2)).unwrap();
         let others: Vec<Held> = (1..Lease::COUNT).map(|_| Held::take(&path, id, Generation(2)).unwrap()).collect();
         assert_eq!(Held::take(&path, id, Generation(2)).unwrap_err().exit, Exit::Busy);
