@@ -205,7 +205,7 @@ pub struct Take {
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
     /// How
-    #[arg(long, value_enum, default_value = "staged")]
+    #[arg(long, value_enum, default_value = "live")]
     pub mode: Mode,
     /// Longest pause (500ms, 2s; `none`); past it the guest is resumed and the snapshot void, and mode staged does not
     /// begin one that it predicts to be longer [staged: 2s, save: none, others: 10s]
@@ -353,9 +353,9 @@ mod tests {
     }
 
     #[test]
-    fn a_take_has_staged_defaults() {
+    fn a_take_has_defaults() {
         let Command::Take(take) = parse("livesave take web01").unwrap().command else { panic!() };
-        assert_eq!((take.domain.as_str(), take.mode, take.max_pause), ("web01", Mode::Staged, None));
+        assert_eq!((take.domain.as_str(), take.mode, take.max_pause), ("web01", Mode::Live, None));
         assert_eq!((take.on_busy, take.h, take.target_pause, take.staging), (OnBusy::Accept, 5100, None, None));
         assert_eq!(take.hook_timeout, Duration::from_secs(10));
     }

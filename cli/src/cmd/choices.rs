@@ -73,10 +73,11 @@ mod tests {
     #[test]
     fn a_target_above_the_longest_pause_is_refused() {
         let target = |line: &str| target_ms(&take(line));
-        assert_eq!(target("livesave take web01"), Ok(300));
-        assert_eq!(target("livesave take web01 --max-pause 100ms"), Ok(100), "the default yields");
-        assert_eq!(target("livesave take web01 --target-pause 2s"), Ok(2000));
-        assert_eq!(target("livesave take web01 --target-pause 3s --max-pause none"), Ok(3000));
-        assert_eq!(target("livesave take web01 --target-pause 2001ms").unwrap_err().exit, Exit::Usage);
+        let staged = "livesave take web01 --mode staged";
+        assert_eq!(target(staged), Ok(300));
+        assert_eq!(target(&format!("{staged} --max-pause 100ms")), Ok(100), "the default yields");
+        assert_eq!(target(&format!("{staged} --target-pause 2s")), Ok(2000));
+        assert_eq!(target(&format!("{staged} --target-pause 3s --max-pause none")), Ok(3000));
+        assert_eq!(target(&format!("{staged} --target-pause 2001ms")).unwrap_err().exit, Exit::Usage);
     }
 }

@@ -6,7 +6,7 @@ use crate::host::tree;
 use crate::host::xen::{self, Xen};
 use crate::{domain, show};
 use serde_json::json;
-use snapshot::policy::Policy;
+use snapshot::policy::{Policy, Settings};
 use snapshot::store::device_blocks;
 
 /// Says it.
@@ -16,7 +16,7 @@ pub fn run(guest: Option<&str>, memory_mib: Option<u64>, keep: u64, mode: Mode, 
         (Some(guest), None) => memory_of(guest)?,
         (None, None) => return Err(Exit::Usage.fail("neither --guest nor --memory was given")),
     };
-    let factor = Policy::from(super::choices::mode(mode)).reserve_factor();
+    let factor = Policy::new(super::choices::mode(mode), Settings::default()).reserve_factor();
     let Some(blocks) = device_blocks(memory, keep, factor) else {
         return Err(Exit::NoSpace.fail("no store can be that large").hint("keep fewer, or use several stores"));
     };
