@@ -11,11 +11,11 @@ use crate::lab::{Guest, Lab};
 use crate::say;
 use crate::verdict::check;
 
-/// 3600 of 36864 pages are rewritten in turn, and 25600 hold contents, not zeros: the time that the guest needs to
+/// 4000 of 40960 pages are rewritten in turn, and 21504 hold contents, not zeros: the time that the guest needs to
 /// freeze itself is the same in both modes, and must not be most of either pause. A round of so few pages is not worth
 /// a PEEK (tracking/rounds.rs): the stub skips none of them.
-const MEMORY_MIB: u32 = 144;
-const PARAMETERS: &str = "ls.mem=100 ls.set=3600 ls.dirty=3600 ls.verify=64 ls.tick=200 ls.publish=5 ls.busy=1";
+const MEMORY_MIB: u32 = 160;
+const PARAMETERS: &str = "ls.mem=84 ls.set=4000 ls.dirty=4000 ls.verify=64 ls.tick=200 ls.publish=5 ls.busy=1";
 /// On the one processor that they share, a page that is written costs the guest a fault, which is as much as the stub's
 /// copy of it. With equal shares each round finds fewer pages dirty than the one before; with three times the stub's
 /// the guest comes round its whole set in every round.

@@ -157,7 +157,7 @@ fn small(ward: &mut Ward) -> Result<()> {
     lab.sh(&format!("losetup -d /dev/loop0; rm {SMALL}"))?;
     let empty = check(listed == "[]", || format!("the small store holds {listed}"));
     ward.note("a store too small for the guest", empty)?;
-    ward.told("a store too small for the guest", &take, 20, "space")
+    ward.told("a store too small for the guest", &take, 20, "the store is full")
 }
 
 fn disk(lab: &Lab) -> Result<File> {
