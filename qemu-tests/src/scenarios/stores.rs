@@ -136,7 +136,7 @@ fn swapped(lab: &Lab) -> Result<()> {
 /// and takes again as soon as there is room.
 fn fails(lab: &Lab, guest: &Guest) -> Result<()> {
     lab.sh(&format!(
-        "mkdir -p /run/small; mount -t tmpfs -o size=12m none /run/small; truncate -s 400M /run/small/disk; \
+        "mkdir -p /run/small; mount -t tmpfs -o size=12m none /run/small; truncate -s 800M /run/small/disk; \
          losetup {FAILING} /run/small/disk; livesave store init {FAILING}"
     ))?;
     lab.create_stub(FAILING, "w", "")?;
