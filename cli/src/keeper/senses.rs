@@ -68,9 +68,10 @@ pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Resul
 ///
 /// `asked` counts our requests: a control value counts only if its read began after the request was written.
 pub fn watch(watched: &Watched, asked: &Arc<AtomicU32>, events: &Sender<Event>) {
+    let mut news = News::default();
     loop {
         // A broken connection is renewed, whatever broke it; the machine's deadlines bound the silence meanwhile.
-        match watch_once(watched, asked, events) {
+        match watch_once(watched, asked, events, &mut news) {
             Err(Ended::Receiver) => return,
             Err(Ended::Store) => thread::sleep(RECONNECT),
             Ok(never) => match never {},
@@ -89,7 +90,31 @@ impl From<XsError> for Ended {
     }
 }
 
-fn watch_once(w: &Watched, asked: &AtomicU32, events: &Sender<Event>) -> Result<core::convert::Infallible, Ended> {
+/// What the stub said last. A status that is only read again is no sign of life: a stub that stands still would never
+/// count as silent.
+#[derive(Debug, Default)]
+struct News {
+    last: String,
+}
+
+impl News {
+    /// The status of our session in this text, if it was not there before.
+    fn of(&mut self, text: String, token: Token) -> Option<Status> {
+        if text == self.last {
+            return None;
+        }
+        let status = Status::parse(text.as_bytes()).ok().filter(|status| status.token == token)?;
+        self.last = text;
+        Some(status)
+    }
+}
+
+fn watch_once(
+    w: &Watched,
+    asked: &AtomicU32,
+    events: &Sender<Event>,
+    news: &mut News,
+) -> Result<core::convert::Infallible, Ended> {
     let mut store = tree::connect().map_err(|_| Ended::Store)?;
     store.watch(&w.base, "livesave")?;
     store.watch(&w.control, "livesave")?;
@@ -104,7 +129,7 @@ fn watch_once(w: &Watched, asked: &AtomicU32, events: &Sender<Event>) -> Result<
         }
         for node in ["status", "refused"] {
             let Some(text) = store.find_text(&format!("{}/{node}", w.base))? else { continue };
-            if let Some(status) = Status::parse(text.as_bytes()).ok().filter(|status| status.token == w.token) {
+            if let Some(status) = news.of(text, w.token) {
                 events.send(Event::Status(Box::new(status))).map_err(|_| Ended::Receiver)?;
             }
         }
@@ -161,4 +186,23 @@ pub fn hear(socket: BufReader<UnixStream>, events: &Sender<Event>) {
         }
     }
     let _ = events.send(Event::CliGone);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use snapshot::status::State;
+
+    #[test]
+    fn a_status_that_is_read_again_is_no_news() {
+        let ours: Token = "4e73606878585d48a55aa55954a0c041".parse().unwrap();
+        let theirs: Token = "5e73606878585d48a55aa55954a0c041".parse().unwrap();
+        let (mut status, mut news) = (Status::new(ours, State::Copying), News::default());
+        assert!(news.of(status.to_string(), ours).is_some());
+        assert!(news.of(status.to_string(), ours).is_none(), "the stub may stand still");
+        assert!(news.of(Status::new(theirs, State::Sealed).to_string(), ours).is_none());
+        assert!(news.of(status.to_string(), ours).is_none());
+        status.counters.elapsed_us += 1;
+        assert!(news.of(status.to_string(), ours).is_some());
+    }
 }
