@@ -76,8 +76,18 @@ const WITH_STUB: &[Case] = &[
     plain("a mode that there is not", "livesave take $G --mode fast", 2, "fast"),
     plain("a target of nothing", "livesave take $G --target-pause 0ms", 2, "more than nothing"),
     plain("a target above the limit", "livesave take $G --target-pause 3s --max-pause 2s", 2, "longer than"),
-    plain("more staging than the stub has", "livesave take $G --name refused --staging 64G", 17, "KiB of staging"),
-    plain("a pause that cannot be", "livesave take $G --name refused --max-pause 1ms", 44, "cannot be met"),
+    plain(
+        "more staging than the stub has",
+        "livesave take $G --mode staged --name refused --staging 64G",
+        17,
+        "KiB of staging",
+    ),
+    plain(
+        "a pause that cannot be",
+        "livesave take $G --mode staged --name refused --max-pause 1ms",
+        44,
+        "cannot be met",
+    ),
     Case {
         what: "ambiguous domain",
         before: "xenstore-write /local/domain/999/name $G",
