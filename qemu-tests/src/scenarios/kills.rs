@@ -11,7 +11,7 @@ use crate::say;
 use crate::verdict::check;
 
 /// How long the stub dwells: time enough for a loaded machine to strike.
-const HOLD_MS: u32 = 10_000;
+const HOLD_MS: u32 = 15_000;
 /// Until the guest runs again after the end of the stub or of the command.
 const RUNS_AGAIN_US: u64 = 1_000_000;
 /// Until it runs after `livesave recover` was typed, which has to start first.
