@@ -20,9 +20,7 @@ const RECOVERED_MS: u64 = 5_000;
 const STATES: [&str; 6] = ["preparing", "copying", "want-suspend", "capturing", "captured", "flushing"];
 /// In these the guest stands, or will at any moment: we wait until it does.
 const STANDING: [&str; 2] = ["want-suspend", "capturing"];
-/// States in which CI has the keeper die as well: the one that only `recover` ends.
-const KEEPER_IN_CI: [&str; 1] = ["capturing"];
-/// The others.
+/// In these the keeper dies as well, and only `recover` is left: `run_all`.
 const KEEPER: [&str; 4] = ["copying", "want-suspend", "capturing", "captured"];
 /// A small guest, and a calm one: what is tested here is not the copying.
 const MEMORY_MIB: u32 = 96;
@@ -37,9 +35,6 @@ pub fn run(lab: &Lab) -> Result<()> {
     }
     // The stub that went through a death of its command takes to the end.
     after::takes(lab, &guest, "second")?;
-    for state in KEEPER_IN_CI {
-        keeper_dies(lab, &guest, state).with_context(|| format!("command and keeper are killed in `{state}`"))?;
-    }
     after::reboots(lab, &guest)?;
     lab.stop_stub()
 }
