@@ -71,24 +71,43 @@ fn all() -> Outcome<Vec<(String, Deeds)>> {
     let dir = files::make_run_dir()?;
     let records = record::all(&dir).map_err(|error| Exit::Internal.fail(format_args!("{}: {error}", dir.display())))?;
     let each = records.into_iter().map(|(path, record)| match record {
-        Ok(record) => Ok((record.job.guest.clone(), of_record(&path, &record)?)),
+        Ok(record) => Ok((record.job.guest.clone(), of_guest(&path, &record)?)),
         Err(error) => Ok((path.display().to_string(), Deeds { left: vec![error], ..Deeds::default() })),
     });
     each.collect()
 }
 
+/// Acts on the record as it is once nobody else can change it: a recovery at the same time, or a keeper that was just
+/// ending, may have done all that the first look found undone.
+fn of_guest(path: &Path, seen: &Record) -> Outcome<Deeds> {
+    let mut deeds = Deeds::default();
+    let Some((_, handle)) = seen.job.target() else { return Ok(deeds) };
+    let Some(_lock) = files::lock(&format!("guest-{handle}"))? else {
+        deeds.done.push(format!("its keeper {} is alive, nothing to do", seen.pid));
+        return Ok(deeds);
+    };
+    match record::read(path) {
+        Ok(Some(record)) => of_record(path, &record),
+        Ok(None) => {
+            deeds.done.push("recovered by another, nothing to do".to_owned());
+            Ok(deeds)
+        }
+        Err(error) => {
+            deeds.left.push(error);
+            Ok(deeds)
+        }
+    }
+}
+
+/// The caller holds the guest's lock.
 fn of_record(path: &Path, record: &Record) -> Outcome<Deeds> {
     let mut deeds = Deeds::default();
     let (Some((domid, handle)), Some(stub)) = (record.job.target(), record.job.stub()) else { return Ok(deeds) };
-    let Some(_lock) = files::lock(&format!("guest-{handle}"))? else {
-        deeds.done.push(format!("its keeper {} is alive, nothing to do", record.pid));
-        return Ok(deeds);
-    };
     let (xen, mut store) = (Xen::open()?, tree::connect()?);
     if xen.target(domid, handle) == Target::Gone {
         deeds.done.push("the guest is gone".to_owned());
     } else {
-        let asked = record.stage == Stage::Asked;
+        let asked = matches!(record.stage, Stage::Asked | Stage::Standing);
         let awaited = asked && !resume(&xen, &mut store, record, (domid, handle), &mut deeds);
         // A suspend that is still to come has to be as silent as any of ours: xl's monitor of the guest ends at it.
         if !awaited {
@@ -118,6 +137,10 @@ fn resume(
     (domid, handle): (DomId, DomHandle),
     deeds: &mut Deeds,
 ) -> bool {
+    if record.stage == Stage::Standing {
+        // The request is used up: a word that stands there now is not ours.
+        return resume_when_it_stands(xen, store, record, (domid, handle), deeds);
+    }
     let path = format!("/local/domain/{domid}/control/shutdown");
     let standing = store.transaction(|t| {
         let standing = t.find_text(&path)?.as_deref() == Some("suspend");
@@ -152,8 +175,9 @@ fn resume_when_it_stands(
 ) -> bool {
     let until = Instant::now() + LATE;
     while xen.target(domid, handle) != Target::Suspended {
-        if Instant::now() >= until {
-            let Some(seconds) = still_awaited(record, record::uptime()) else {
+        let awaited = still_awaited(record, record::uptime());
+        if awaited.is_none() || Instant::now() >= until {
+            let Some(seconds) = awaited else {
                 deeds.done.push("the guest runs".to_owned());
                 return true;
             };
@@ -165,6 +189,11 @@ fn resume_when_it_stands(
         }
         thread::sleep(LOOK);
     }
+    if let Some(saver) = xl::saver_of(domid.raw(), &record.job.guest) {
+        // It may stand for that by now, and what is saved must not go on meanwhile.
+        deeds.left.push(format!("the guest stands, and {saver} is at work on it: recover again when that has ended"));
+        return false;
+    }
     let resumed = xen.resume(domid, handle).map(drop);
     let runs = resumed.is_ok();
     deeds.note("the guest was resumed", resumed);
@@ -174,8 +203,11 @@ fn resume_when_it_stands(
     runs
 }
 
-/// How long a suspend by the record's request is still to be reckoned with.
+/// For how many seconds a suspend by the record's request is still to be reckoned with.
 fn still_awaited(record: &Record, now: u64) -> Option<u64> {
+    if record.stage == Stage::Standing {
+        return None;
+    }
     let end = record.asked?.saturating_add(Deadlines::LIVE.late.as_secs());
     end.checked_sub(now).filter(|left| *left > 0)
 }
@@ -228,6 +260,9 @@ mod tests {
         assert_eq!(still_awaited(&record, 1030), Some(570));
         assert_eq!(still_awaited(&record, 1600), None);
         assert_eq!(still_awaited(&record, 9000), None);
+        record.stage = Stage::Standing;
+        assert_eq!(still_awaited(&record, 1030), None, "it has suspended: it runs because it was resumed");
+        record.stage = Stage::Asked;
         record.asked = None;
         assert_eq!(still_awaited(&record, 0), None);
     }

@@ -121,6 +121,7 @@ fn keeper_line((record, lives): &Kept) -> String {
         Stage::Watching => "the guest is untouched",
         Stage::Silenced => "about to suspend the guest",
         Stage::Asked => "the guest was asked to suspend",
+        Stage::Standing => "the guest stands",
         Stage::Resumed => "the guest was resumed",
         Stage::Tracking => "dirty tracking may be on",
         Stage::Done => "over",

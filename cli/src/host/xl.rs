@@ -115,30 +115,35 @@ fn command_line(pid: u32) -> Option<Vec<String>> {
 /// A look at the processes that is repeated: those that are known by now are not looked at again.
 #[derive(Debug, Default)]
 pub struct Processes {
-    /// How often each was looked at.
-    known: BTreeMap<u32, u8>,
+    known: BTreeMap<u32, Known>,
 }
 
-/// A process begins as a copy of another: it is looked at this often before its arguments count as settled.
-const LOOKS: u8 = 20;
+/// A process begins as a copy of another, and has no arguments at all while it loads its program (begin_new_exec,
+/// fs/exec.c); on a loaded host either lasts. It is looked at for so long before its arguments count as settled.
+const SETTLED: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+struct Known {
+    since: Instant,
+    told: bool,
+}
 
 impl Processes {
     /// Whether somebody saves or migrates the domain who did not when last looked: the helpers that track its pages.
     pub fn savers(&mut self, domid: u16, name: &str) -> Option<Vec<u32>> {
-        let now = pids();
-        self.known.retain(|pid, _| now.contains(pid));
+        let (pids, now) = (pids(), Instant::now());
+        self.known.retain(|pid, _| pids.contains(pid));
         let (mut found, mut helpers) = (false, Vec::new());
-        for pid in now {
-            let looks = self.known.entry(pid).or_default();
-            if *looks >= LOOKS {
+        for pid in pids {
+            let known = self.known.entry(pid).or_insert(Known { since: now, told: false });
+            if known.told || now.duration_since(known.since) >= SETTLED {
                 continue;
             }
-            *looks += 1;
             let Some(words) = command_line(pid) else { continue };
             if saves(&borrowed(&words), domid, name) {
                 found = true;
                 // Told once: a second signal would kill the helper before it has cleaned up.
-                *looks = LOOKS;
+                known.told = true;
                 if tracks(&borrowed(&words), domid) {
                     helpers.push(pid);
                 }
@@ -185,13 +190,9 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_begins_is_seen_while_others_are_not_looked_at_again() {
+    fn a_process_that_begins_is_told_of_once() {
         let mut processes = Processes::default();
-        for _ in 0..LOOKS {
-            assert_eq!(processes.savers(31999, "no such guest"), None);
-        }
-        let ours = std::process::id();
-        assert_eq!(processes.known.get(&ours), Some(&LOOKS));
+        assert_eq!(processes.savers(31999, "no such guest"), None);
         // It blocks as soon as the pipe is full.
         let mut xl = Command::new("yes").arg0("xl").args(["save", "31999"]).stdout(Stdio::piped()).spawn().unwrap();
         let until = Instant::now() + Duration::from_secs(20);
@@ -203,6 +204,20 @@ mod tests {
         xl.kill().unwrap();
         xl.wait().unwrap();
         assert_eq!((found, again), (Some(Vec::new()), None));
+    }
+
+    #[test]
+    fn a_process_that_has_settled_is_not_looked_at_again() {
+        let mut xl = Command::new("yes").arg0("xl").args(["save", "31998"]).stdout(Stdio::piped()).spawn().unwrap();
+        let since = Instant::now().checked_sub(SETTLED).unwrap();
+        let known = BTreeMap::from([(xl.id(), Known { since, told: false })]);
+        let mut processes = Processes { known };
+        let until = Instant::now() + Duration::from_secs(20);
+        while saver_of(31998, "no such guest").is_none() && Instant::now() < until {}
+        let seen = (saver_of(31998, "no such guest").is_some(), processes.savers(31998, "no such guest"));
+        xl.kill().unwrap();
+        xl.wait().unwrap();
+        assert_eq!(seen, (true, None));
     }
 
     #[test]

@@ -202,12 +202,12 @@ impl Shift {
         let (guest_lock, mut stub_lock) = locks;
         loop {
             let action = self.machine.step(self.started.elapsed(), &self.desk.seen);
+            self.unask();
             match action {
                 Action::Do(seq, command) => self.desk.act(&self.machine, seq, command),
                 Action::Wait(pace) => self.rest(pace),
                 Action::Finish => break,
             }
-            self.unask();
             self.tell(voice);
             if self.machine.times().resumed.is_some() || self.machine.only_late() {
                 self.desk.end_throttle();
@@ -243,11 +243,11 @@ impl Shift {
     }
 
     /// A request that is used up or withdrawn leaves the record at once: for `livesave recover` a guest that took it
-    /// may still suspend by it.
+    /// may still suspend by it, so the record says that it stands before it is resumed.
     fn unask(&mut self) {
-        let stage = Stage::from(self.machine.mark());
-        if self.desk.record.stage() == Stage::Asked
-            && stage != Stage::Asked
+        let (was, stage) = (self.desk.record.stage(), Stage::from(self.machine.mark()));
+        if matches!(was, Stage::Asked | Stage::Standing)
+            && stage != was
             && let Err(error) = self.desk.record.update(stage)
         {
             eprintln!("keeper: the record cannot be written: {error}");

@@ -21,6 +21,8 @@ pub enum Stage {
     Silenced,
     /// The guest may have been asked to suspend, and may stand.
     Asked,
+    /// It took the request and stood by it: if it runs, it was resumed.
+    Standing,
     /// It was resumed; the subscription may be on.
     Resumed,
     /// The guest is fine; the stub may have left its dirty tracking on.
@@ -35,6 +37,7 @@ impl From<Mark> for Stage {
             Mark::Watching => Self::Watching,
             Mark::Silenced => Self::Silenced,
             Mark::Asked => Self::Asked,
+            Mark::Standing => Self::Standing,
             Mark::Resumed => Self::Resumed,
             Mark::Done => Self::Done,
         }
@@ -135,6 +138,15 @@ pub fn settle(path: &Path, record: &Record) -> io::Result<()> {
     files::replace(path, &serde_json::to_vec(&Record { stage: Stage::Resumed, ..record.clone() })?)
 }
 
+/// What the record at `path` says; none if it is gone.
+pub fn read(path: &Path) -> Result<Option<Record>, String> {
+    match std::fs::read(path) {
+        Ok(bytes) => parse(&bytes).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// Every record in the directory, with its path; what cannot be read is an error of its own.
 pub fn all(dir: &Path) -> io::Result<Vec<(PathBuf, Result<Record, String>)>> {
     let mut records = Vec::new();
@@ -143,8 +155,10 @@ pub fn all(dir: &Path) -> io::Result<Vec<(PathBuf, Result<Record, String>)>> {
         if path.extension().is_none_or(|extension| extension != "json") {
             continue;
         }
-        let record = std::fs::read(&path).map_err(|error| error.to_string()).and_then(|bytes| parse(&bytes));
-        records.push((path, record));
+        // One that goes while we look is somebody's who ended well.
+        if let Some(record) = read(&path).transpose() {
+            records.push((path, record));
+        }
     }
     Ok(records)
 }

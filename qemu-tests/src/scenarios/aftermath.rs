@@ -14,8 +14,9 @@ use crate::verdict::{Stop, Verdict, check, stop};
 /// docs/operating/exit-codes.md.
 const PAUSE_SPENT: i32 = 28;
 const CANCELLED: i32 = 30;
-/// What the stub remembers of the snapshots in its store, all those of this scenario together.
-const CATALOG_BYTES: u64 = 256;
+/// What the stub's list of the snapshots that its cleaner has looked at may grow by; the snapshots themselves, each
+/// some hundred bytes of the catalog, are removed before its memory is looked at.
+const CLEANED_BYTES: u64 = 64;
 /// Until keeper, stub and xenstored have let go of what the take used.
 const SETTLE_WAIT: Duration = Duration::from_secs(30);
 /// What the stub grants for good: 512 pages and 32 tables for the disk, and the rings of disk, xenstore and console.
@@ -36,14 +37,16 @@ pub fn run(lab: &Lab) -> Result<()> {
     let before = Traces::of(lab, &guest)?;
 
     succeed(lab, &format!("{take} --name two --mode live --max-pause none"))?;
+    succeed(lab, &format!("livesave rm {}@two", guest.name))?;
     nothing_left(lab, &guest, &before).context("after a live take")?;
     succeed(lab, &format!("{take} --name three --mode save"))?;
+    succeed(lab, &format!("livesave rm {}@three", guest.name))?;
     nothing_left(lab, &guest, &before).context("after a saving take")?;
     fails_with(lab, &format!("{take} --name spent --mode save --max-pause 1ms"), PAUSE_SPENT)?;
     nothing_left(lab, &guest, &before).context("after a take that was voided in the pause")?;
     cancelled(lab, &guest)?;
     nothing_left(lab, &guest, &before).context("after a take that was cancelled")?;
-    same_names(lab, &guest, &["one", "two", "three"])?;
+    same_names(lab, &guest, &["one"])?;
 
     reboots(lab, &guest)?;
     succeed(lab, &format!("{take} --name rebooted --max-pause none"))?;
@@ -139,7 +142,7 @@ fn nothing_left(lab: &Lab, guest: &Guest, before: &Traces) -> Result<()> {
     let settled = lab.wait_until("all is as before", SETTLE_WAIT, |lab| {
         now = Traces::of(lab, guest)?;
         let grown = before.memory_free.saturating_sub(now.memory_free);
-        if grown <= CATALOG_BYTES {
+        if grown <= CLEANED_BYTES {
             now.memory_free = before.memory_free;
         }
         // blkback maps the pool's pages as they come, and gives back what it has not used for a minute.

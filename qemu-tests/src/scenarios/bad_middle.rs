@@ -10,6 +10,8 @@ mod late;
 mod savers;
 mod stub;
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 
 use super::after::{self, TAKE_WAIT};
@@ -17,7 +19,10 @@ use super::ward::{Ward, told};
 use super::words;
 use crate::lab::{Background, Lab, Output};
 use crate::say;
+use crate::verdict::{Verdict, stop};
 
+/// Until a take has come to a state in which the stub dwells.
+const STATE_WAIT: Duration = Duration::from_secs(120);
 /// Calm guests: what is tested here is not the copying.
 const CALM: &str = "ls.mem=16 ls.dirty=1";
 /// Its kernel does not hear suspend requests, its program does.
@@ -74,11 +79,21 @@ fn idle(lab: &Lab) -> Result<()> {
     lab.wait_until("the stub is idle", TAKE_WAIT, Lab::stub_is_idle)
 }
 
-/// A take of the ward that has come to this state.
+/// A take of the ward that has come to this state. One that ends before is a FAILURE, with what it said.
 fn taken(ward: &Ward, state: &str, options: &str) -> Result<Background> {
     let command = format!("livesave take {} --name middle --max-pause none {options}", ward.guest.name);
     let take = ward.lab.spawn(&command, TAKE_WAIT)?;
-    ward.lab.sh(&after::until_state(state))?;
+    let status = "xenstore-read /local/domain/$(xl domid livesave)/data/livesave/status 2>/dev/null";
+    let wanted = format!("state={state}");
+    let came = after::becomes(ward.lab, &format!("the take is {state}"), STATE_WAIT, |lab| {
+        Ok(take.is_done() || lab.run(status)?.text().contains(&wanted))
+    });
+    if came.is_err() || take.is_done() {
+        let said = if take.is_done() { take.join()?.errors() } else { "it runs still".to_owned() };
+        let status = ward.lab.run(status)?.text();
+        let why = format!("never `{state}`: the take: {said}; its status: {status}; {}", ward.lab.stub_console());
+        return Err(stop(Verdict::Failure, why));
+    }
     Ok(take)
 }
 

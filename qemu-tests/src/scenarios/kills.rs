@@ -87,9 +87,9 @@ fn keeper_dies(lab: &Lab, guest: &Guest, state: &str) -> Result<()> {
     let before = after::listing(lab)?;
     let blow = format!(
         "K=$(sed -n 's/.*\"pid\":\\([0-9]*\\).*/\\1/p' /run/livesave/*.json); kill -9 $T $K; \
-         {CLOCK}A=$N; livesave recover >/dev/null 2>&1; \
+         {CLOCK}A=$N; livesave recover >/run/recover.out 2>&1; \
          i=0; until probe info $D | grep -q shutdown=no; do i=$((i+1)); [ $i -lt 600 ] || exit 98; sleep 0.02; done; \
-         {CLOCK}echo recovered_ms=$(( (N-A)*10 ))"
+         {CLOCK}echo recovered_ms=$(( (N-A)*10 )) $(cat /run/recover.out)"
     );
     let (_, first, _) = strike(lab, guest, state, "orphan", &blow)?;
     say!("   {state}: command and keeper killed, {first}");

@@ -70,6 +70,7 @@ impl<'a> Ward<'a> {
         match result {
             Err(error) if is_failure(&error) => {
                 say!("   FAILURE after `{what}`: {error:#}");
+                say!("   the keepers: {}", self.lab.run("tail -n 12 /run/livesave/keeper.log 2>&1")?.text());
                 self.wrong.push(format!("{what}: {error:#}"));
                 Ok(())
             }

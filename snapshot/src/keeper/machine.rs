@@ -53,6 +53,8 @@ pub enum Mark {
     Silenced,
     /// The request may stand in `control/shutdown`, and the guest may be suspended by us.
     Asked,
+    /// The guest stands, or stood, by the request, which is used up: if it runs, it was resumed.
+    Standing,
     /// The guest runs again; the subscription may be on.
     Resumed,
     /// Nothing left to undo.
@@ -199,6 +201,7 @@ impl Machine {
     pub fn mark(&self) -> Mark {
         match (self.phase, self.asked, self.silenced) {
             (Phase::Done, _, _) if !self.stuck && !self.silenced && !self.standing => Mark::Done,
+            (Phase::Paused | Phase::Resuming, true, _) if self.acked => Mark::Standing,
             (_, true, _) => Mark::Asked,
             (Phase::Done, _, _) if self.stuck || self.standing => Mark::Asked,
             (_, false, true) if self.times.resumed.is_some() => Mark::Resumed,

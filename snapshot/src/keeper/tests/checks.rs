@@ -2,7 +2,7 @@
 
 use super::faults::Fault;
 use super::world::{Guest, Manners, Who, World, ms};
-use crate::keeper::{Action, Deadlines, Hook, Machine, Mark, Pace, Reason, Report, Verdict};
+use crate::keeper::{Action, Command, Deadlines, Hook, Machine, Mark, Pace, Reason, Report, Verdict};
 
 pub struct Run {
     pub world: World,
@@ -26,6 +26,9 @@ pub fn run(manners: Manners, with_hook: bool, deadlines: Deadlines, faults: &[(u
             match machine.step(ms(world.t), &world.look()) {
                 Action::Do(seq, command) => {
                     assert!(!command.needs_record() || machine.mark() != Mark::Watching, "{command:?}");
+                    // Killed after the resume, it must not leave a record by which the suspend is still to come.
+                    let used_up = command == Command::Resume && machine.times().acked.is_some();
+                    assert!(!used_up || machine.mark() == Mark::Standing, "{:?} at a resume", machine.mark());
                     world.act(seq, command);
                 }
                 Action::Wait(Pace::Tight | Pace::Easy) => break,
