@@ -48,7 +48,7 @@ pub fn run(take: &args::Take, place: &Place) -> Outcome {
     let name = snapshot_name(take, &found.name, created)?;
     let target = target_ms(take)?;
     let guest = preflight::check(&xen, &mut store, &found)?;
-    refuse_leftovers(&guest.info.handle.to_string(), &found.name)?;
+    recover_leftovers(&guest.info.handle.to_string(), &found.name)?;
     let chunks = chunks(&guest.config)?;
     let token = Token(files::random()?);
     let job = job(take, &xen, &stub, &found, guest.info.handle.to_string(), &name, token)?;
@@ -82,11 +82,15 @@ pub fn run(take: &args::Take, place: &Place) -> Outcome {
     report(&name, take.mode, &status, &ending, place)
 }
 
-/// What a killed keeper left is set right before the guest is touched again.
-fn refuse_leftovers(handle: &str, guest: &str) -> Outcome {
+/// What an earlier take left is set right before the guest is touched again: nobody has to be called at night because
+/// a keeper was killed, or a stub stood still and could not be waited for.
+fn recover_leftovers(handle: &str, guest: &str) -> Outcome {
     if status::keepers()?.iter().any(|(record, lives)| !lives && record.job.handle == handle) {
-        let failure = Exit::Stuck.fail(format_args!("an earlier take of '{guest}' left something behind"));
-        return Err(failure.hint("run `livesave recover` first"));
+        if !recover::at_once() {
+            let failure = Exit::Stuck.fail(format_args!("an earlier take of '{guest}' left something behind"));
+            return Err(failure.hint("`livesave recover` says what"));
+        }
+        eprintln!("what an earlier take of '{guest}' left was recovered");
     }
     Ok(())
 }

@@ -6,6 +6,7 @@
 
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 
 use snapshot::fault::Fault;
 use snapshot::fields::{self, ParseError};
@@ -166,7 +167,7 @@ impl Service {
             let until_ns = if self.store.is_some() { idle_ns } else { self.reopen.next_ns() };
             match self.line.wait_idle(until_ns)? {
                 Wake::Request(text) => {
-                    self.request(&text)?;
+                    self.request(text)?;
                     idle_ns = Xen.now_ns().saturating_add(QUIET_NS);
                 }
                 Wake::Stop(stop) => return Ok(stop),
@@ -229,15 +230,17 @@ impl Service {
         Ok(Xen.now_ns().saturating_add(STEP_NS))
     }
 
-    fn request(&mut self, text: &[u8]) -> Result<(), XsError> {
+    /// Carries a request out. Nothing of it is on the heap any more when the stub says how much memory is free.
+    fn request(&mut self, text: Vec<u8>) -> Result<(), XsError> {
         self.line.request_done()?;
-        let request = match Request::parse(text) {
+        let request = match Request::parse(&text) {
             Ok(request) => request,
             Err(error) => {
-                let token = Request::token_of(text).unwrap_or(Token([0; 16]));
+                let token = Request::token_of(&text).unwrap_or(Token([0; 16]));
                 return self.line.refuse(token, fault_of(&error), error);
             }
         };
+        drop(text);
         let Some(mut store) = self.store.take() else {
             return self.line.refuse(request.token(), Fault::Store, self.node.reason.clone());
         };
@@ -245,13 +248,13 @@ impl Service {
         store.stop_cleaning();
         self.say(StubState::Busy)?;
         let before = Held::now();
-        let answer = match &request {
+        let answer = match request {
             Request::Take(take) => {
                 let hold = if self.holds > 0 { self.hold } else { None };
                 self.holds = self.holds.saturating_sub(1);
-                session::take(&mut self.line, &mut store, take, hold)
+                session::take(&mut self.line, &mut store, &take, hold)
             }
-            Request::Remove(remove) => session::remove(&mut self.line, &mut store, remove),
+            Request::Remove(remove) => session::remove(&mut self.line, &mut store, &remove),
         };
         let after = Held::now();
         if before != after {

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use super::client::{Output, Port};
 use super::machine::{self, Machine, Spec};
+use super::pulse::Pulse;
 use crate::verdict::{Verdict, stop};
 use crate::wire::{EXIT_TIMEOUT, Kind};
 
@@ -27,13 +28,14 @@ const POLL_STEP: Duration = Duration::from_millis(100);
 pub struct Lab {
     dir: PathBuf,
     machine: Option<Machine>,
+    _pulse: Pulse,
 }
 
 impl Lab {
     /// Boots a machine that dies with the value, and waits until dom0 is usable.
     pub fn boot(spec: &Spec) -> Result<Self> {
         let machine = Machine::start(spec)?;
-        let lab = Self { dir: spec.dir.clone(), machine: Some(machine) };
+        let lab = Self { dir: spec.dir.clone(), machine: Some(machine), _pulse: Pulse::start(&spec.dir) };
         lab.wait_until("dom0 is up", BOOT_WAIT, |lab| {
             check_alive(lab.is_alive())?;
             Ok(lab.serial().contains(UP))
@@ -50,7 +52,7 @@ impl Lab {
         if !machine::runs_in(dir) {
             bail!("no machine runs in {}; `cargo xtask lab up` starts one", dir.display());
         }
-        Ok(Self { dir: dir.to_owned(), machine: None })
+        Ok(Self { dir: dir.to_owned(), machine: None, _pulse: Pulse::start(dir) })
     }
 
     /// Lets the machine live after this value.

@@ -5,6 +5,7 @@ mod client;
 mod guest;
 mod handle;
 mod machine;
+mod pulse;
 mod stub;
 mod watch;
 

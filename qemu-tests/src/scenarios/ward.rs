@@ -71,6 +71,7 @@ impl<'a> Ward<'a> {
             Err(error) if is_failure(&error) => {
                 say!("   FAILURE after `{what}`: {error:#}");
                 say!("   the keepers: {}", self.lab.run("tail -n 12 /run/livesave/keeper.log 2>&1")?.text());
+                say!("   the stub: {}", self.lab.stub_console());
                 self.wrong.push(format!("{what}: {error:#}"));
                 Ok(())
             }

@@ -84,7 +84,10 @@ impl<D: BlockDevice> Store<D> {
             }
             waits
         });
-        Ok(crate::store::layout::length32(before - held.len()))
+        let freed = before - held.len();
+        // A removal may let go of thousands: the list must not keep its room for good.
+        held.shrink_to_fit();
+        Ok(crate::store::layout::length32(freed))
     }
 
     /// Nothing may be allocated while a reader is there that was there before this writer.
