@@ -224,6 +224,8 @@ impl<D: BlockDevice> Store<D> {
             self.device.flush()?;
         }
         (self.volume.superblock, self.volume.entries) = (next, entries);
+        // What a snapshot costs in memory does not depend on how it came or went.
+        self.volume.entries.shrink_to_fit();
         Ok(())
     }
 }
