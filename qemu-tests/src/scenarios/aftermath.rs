@@ -14,9 +14,10 @@ use crate::verdict::{Stop, Verdict, check, stop};
 /// docs/operating/exit-codes.md.
 const PAUSE_SPENT: i32 = 28;
 const CANCELLED: i32 = 30;
-/// What the stub's list of the snapshots that its cleaner has looked at may grow by; the snapshots themselves, each
-/// some hundred bytes of the catalog, are removed before its memory is looked at.
-const CLEANED_BYTES: u64 = 64;
+/// By how much small lists of the stub may have grown, that of the snapshots which its cleaner has looked at for one;
+/// the snapshots themselves, each some hundred bytes of the catalog, are removed before its memory is looked at. Four
+/// takes, none of which may leave more than a quarter of this.
+const LISTS_BYTES: u64 = 128;
 /// Until keeper, stub and xenstored have let go of what the take used.
 const SETTLE_WAIT: Duration = Duration::from_secs(30);
 /// What the stub grants for good: 512 pages and 32 tables for the disk, and the rings of disk, xenstore and console.
@@ -142,7 +143,7 @@ fn nothing_left(lab: &Lab, guest: &Guest, before: &Traces) -> Result<()> {
     let settled = lab.wait_until("all is as before", SETTLE_WAIT, |lab| {
         now = Traces::of(lab, guest)?;
         let grown = before.memory_free.saturating_sub(now.memory_free);
-        if grown <= CLEANED_BYTES {
+        if grown <= LISTS_BYTES {
             now.memory_free = before.memory_free;
         }
         // blkback maps the pool's pages as they come, and gives back what it has not used for a minute.
