@@ -197,7 +197,7 @@ pub enum Compress {
 }
 
 /// `take`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Take {
     /// The guest, by name or id
     pub domain: String,

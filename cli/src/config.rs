@@ -83,6 +83,11 @@ impl Config {
         self.0["c_info"]["type"].as_str()
     }
 
+    /// How many PCI devices are passed through to it.
+    pub fn passed_through(&self) -> usize {
+        self.0["pcidevs"].as_array().map_or(0, Vec::len)
+    }
+
     /// Its disks.
     pub fn disks(&self) -> Outcome<Vec<Disk>> {
         let Some(disks) = self.0["disks"].as_array() else { return Ok(Vec::new()) };

@@ -107,7 +107,7 @@ impl Exit {
             Self::ShutDown => "start the guest again; `livesave recover` resumes one that a take left suspended",
             Self::PopulateOnDemand => "start the guest with maxmem equal to memory",
             Self::LogDirtyOn => "wait for the end of the migration or xl save; after a killed stub, `livesave recover`",
-            Self::NotPvh => "only PVH guests can be taken",
+            Self::NotPvh => "only PVH and 64-bit PV guests can be taken",
             Self::Denied => "`livesave doctor` checks the FLASK policy; `xl dmesg | grep avc` shows the refused call",
             Self::NoMemory => "give the guest's paging pool (shadow_memory), the stub or the host more memory",
             Self::NameUsed => "choose another with --name, or `livesave rm` the old one",

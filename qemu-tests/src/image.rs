@@ -14,7 +14,10 @@ const XL_MAGIC: &[u8; 32] = b"Xen saved domain, xl format\n \0 \r";
 const LIBXL_IDENT: &[u8; 8] = b"LibxlFmt";
 const LIBXC_CONTEXT: u32 = 1;
 const PAGE_DATA: u32 = 1;
+const P2M_FRAMES: u32 = 3;
 const HVM_CONTEXT: u32 = 9;
+/// Records of a PV vCPU: basic, extended, xsave, msrs.
+const VCPU_RECORDS: [u32; 4] = [4, 5, 6, 12];
 /// Page types from this one on (bits 60 to 63 of an entry) come without contents: BROKEN, XALLOC, XTAB.
 const WITHOUT_CONTENTS: u64 = 0xd;
 /// Longest record that is read into memory (REC_LENGTH_MAX).
@@ -25,6 +28,14 @@ const RECORD_MAX: usize = 128 << 20;
 pub struct Image {
     /// Every page's digest, by gfn.
     pub frames: BTreeMap<u64, u128>,
+    /// The types of pages that are not ordinary memory: 1 to 4 page tables, with 8 pinned ones.
+    pub kinds: BTreeMap<u64, u8>,
+    /// The frames of a PV guest's p2m.
+    pub p2m_frames: Vec<u64>,
+    /// A PV guest's start_info page.
+    pub start_info: Option<u64>,
+    /// `type vcpu length digest` of each record of a PV vCPU.
+    pub vcpus: Vec<String>,
     /// The types of all records of the libxc stream but PAGE_DATA, in order.
     pub records: Vec<u32>,
     /// The records of the HVM context.
@@ -56,6 +67,10 @@ impl Image {
             match kind {
                 0 => return Ok(()),
                 PAGE_DATA => self.page_data(&body)?,
+                P2M_FRAMES => {
+                    self.p2m_frames.extend(body[8..].as_chunks::<8>().0.iter().map(|w| u64::from_le_bytes(*w)))
+                }
+                kind if VCPU_RECORDS.contains(&kind) => self.vcpu(kind, &body)?,
                 HVM_CONTEXT => self.context.extend(context::records(&body)?),
                 _ => {}
             }
@@ -63,6 +78,18 @@ impl Image {
                 self.records.push(kind);
             }
         }
+    }
+
+    fn vcpu(&mut self, kind: u32, body: &[u8]) -> Result<()> {
+        let vcpu = word(body, 0)?;
+        let content = body.get(8..).context("a vCPU's record without content")?;
+        self.vcpus.push(format!("{kind} {vcpu} {} {:032x}", content.len(), digest(content)));
+        if (kind, vcpu) == (VCPU_RECORDS[0], 0) {
+            // user_regs.rdx (public/arch-x86/xen-x86_64.h).
+            let rdx = content.get(616..624).context("a short context")?;
+            self.start_info = Some(u64::from_le_bytes(rdx.try_into()?));
+        }
+        Ok(())
     }
 
     fn page_data(&mut self, body: &[u8]) -> Result<()> {
@@ -75,6 +102,9 @@ impl Image {
             let (page, rest) = pages.split_at_checked(4096).context("PAGE_DATA lacks a page")?;
             pages = rest;
             let gfn = entry & ((1 << 52) - 1);
+            if entry >> 60 != 0 {
+                self.kinds.insert(gfn, (entry >> 60) as u8);
+            }
             if self.frames.insert(gfn, digest(page)).is_some() {
                 bail!("gfn {gfn:x} comes twice");
             }

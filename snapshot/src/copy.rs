@@ -1,8 +1,8 @@
 //! One pass over a set of gfns: batches, one copy of each page, the zero test, the store.
 //!
 //! Invariants: a page is read once and judged by that copy; what is no memory any more is stored as a hole; what cannot
-//! be read while the guest runs counts as a hole and is searched again before the suspend; in the last set it ends
-//! the take. Ascending gfns, none twice in a pass.
+//! be read while the guest runs counts as a hole and is searched again before the suspend, what does not settle is put
+//! off to the next set; in the last set either ends the take. Ascending gfns, none twice in a pass.
 
 use alloc::vec::Vec;
 
@@ -18,7 +18,9 @@ use crate::tracking::{Batch, Bitmap, PeekPlan, Tracking};
 /// What happens between two batches: dom0 is served, the guest looked at. An error ends the pass.
 pub type Attend<'a, T> = dyn FnMut(&mut T, &Counters) -> Result<(), Trouble> + 'a;
 
-/// Is every byte zero? Blocks of 64 bytes let the compiler use vector registers and still stop early.
+/// Is every byte zero? Blocks of 64 bytes let the compiler use vector registers and still stop early. Never inlined:
+/// the stub's generic code is compiled for size, this is not.
+#[inline(never)]
 pub fn is_zero(page: &Page) -> bool {
     page.chunks_exact(64).all(|block| block.iter().fold(0, |bits, byte| bits | byte) == 0)
 }
@@ -87,9 +89,9 @@ impl<T: DirtyLog + GuestMemory, R: Recorder> PassRun<'_, T, R> {
     }
 
     fn send_batch(&mut self) -> Result<(), Trouble> {
-        let Tracking { batch, unknown, populated, .. } = &mut *self.tracking;
+        let Tracking { batch, unknown, populated, deferred, .. } = &mut *self.tracking;
         let lists = (batch.gfns(), unknown.gfns());
-        send(self.target, self.recorder, populated, self.counters, lists, self.strict)
+        send(self.target, self.recorder, (populated, deferred), self.counters, lists, self.strict)
     }
 }
 
@@ -135,12 +137,12 @@ fn ask_unknown<T: GuestMemory>(target: &mut T, tracking: &mut Tracking, strict: 
 pub(crate) fn send<T: GuestMemory, R: Recorder>(
     target: &mut T,
     recorder: &mut R,
-    populated: &mut Bitmap,
+    (populated, deferred): (&mut Bitmap, &mut Bitmap),
     counters: &mut Counters,
     (gfns, holes): (&[Gfn], &[Gfn]),
     strict: bool,
 ) -> Result<(), Trouble> {
-    let mut sink = Sink { gfns, expected: 0, holes, recorder, populated, counters, strict, trouble: None };
+    let mut sink = Sink { gfns, expected: 0, holes, recorder, populated, deferred, counters, strict, trouble: None };
     if !gfns.is_empty() {
         let answer = target.copy(gfns, &mut |index, page| sink.take(index, page));
         sink.check(answer)?;
@@ -171,6 +173,10 @@ pub(crate) fn incomplete() -> Trouble {
 
 /// A page of the last set that cannot be read.
 pub(crate) fn unreadable(gfn: Gfn, error: PageError) -> Trouble {
+    if error == PageError::UNSETTLED {
+        let reason = format_args!("pfn {gfn} of the last set names a frame that is not the guest's, or is moving");
+        return Trouble::new(Fault::PageUnreadable, reason);
+    }
     Trouble::new(Fault::PageUnreadable, format_args!("gfn {gfn} of the last set: errno {}", error.errno))
 }
 
@@ -201,6 +207,7 @@ struct Sink<'a, R> {
     holes: &'a [Gfn],
     recorder: &'a mut R,
     populated: &'a mut Bitmap,
+    deferred: &'a mut Bitmap,
     counters: &'a mut Counters,
     strict: bool,
     trouble: Option<Trouble>,
@@ -242,6 +249,10 @@ impl<R: Recorder> Sink<'_, R> {
         match page {
             Ok(page) => store_page(self.recorder, self.counters, gfn, page),
             Err(error) if self.strict => Err(unreadable(gfn, error)),
+            Err(PageError::UNSETTLED) if !self.deferred.is_empty() => {
+                self.deferred.insert(gfn);
+                Ok(())
+            }
             Err(_) => {
                 self.populated.remove(gfn);
                 self.recorder.hole(gfn)

@@ -1,8 +1,9 @@
 //! A snapshot as an image for `xl restore`: one pass over the pages in gfn order, each once, never a seek.
 //!
-//! The order of records is the least that restores a PVH guest faithfully (tools/libs/guest/xg_sr_restore.c):
-//! headers, CPUID and MSR policy, STATIC_DATA_END, pages, TSC, HVM context, HVM parameters, END. What is stored is
-//! checked before it goes out; holes are left out, zero pages go out as pages.
+//! The order of records is the least that restores a guest faithfully (tools/libs/guest/xg_sr_restore.c). PVH:
+//! headers, CPUID and MSR policy, STATIC_DATA_END, pages, TSC, HVM context, HVM parameters, END. PV: headers,
+//! X86_PV_INFO, the policies, STATIC_DATA_END, the frames of the p2m, pages with their types, TSC, shared_info, vCPUs,
+//! END. What is stored is checked before it goes out; holes are left out, zero pages go out as pages.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -10,10 +11,26 @@ use core::fmt;
 use xen_hypercall::types::Gfn;
 
 use crate::ports::{PAGE_SIZE, Page, RecordKind, Stop};
+use crate::pv::TypeRanges;
 use crate::stream::{self, DomainType, PageData, Sink};
 use crate::take::Attachment;
 
 const ZERO_PAGE: Page = [0; PAGE_SIZE];
+
+/// Kinds of a PV guest that belong before the pages.
+const PV_STATIC_KINDS: &[RecordKind] =
+    &[RecordKind::X86_PV_INFO, RecordKind::X86_CPUID_POLICY, RecordKind::X86_MSR_POLICY];
+
+/// Kinds of a PV guest's state: the frames of its p2m, which belong before the pages, and what belongs behind them.
+const PV_PLATFORM_KINDS: &[RecordKind] = &[
+    RecordKind::X86_PV_P2M_FRAMES,
+    RecordKind::X86_TSC_INFO,
+    RecordKind::SHARED_INFO,
+    RecordKind::X86_PV_VCPU_BASIC,
+    RecordKind::X86_PV_VCPU_EXTENDED,
+    RecordKind::X86_PV_VCPU_XSAVE,
+    RecordKind::X86_PV_VCPU_MSRS,
+];
 
 /// Kinds that belong before the pages.
 const STATIC_KINDS: &[RecordKind] = &[RecordKind::X86_CPUID_POLICY, RecordKind::X86_MSR_POLICY];
@@ -80,9 +97,9 @@ pub fn export<R: Source, W: Sink>(
     sink: &mut W,
     options: &ExportOptions<'_>,
 ) -> Result<Exported, ExportError<R::Error, W::Error>> {
-    let parts = Parts::read(source, options)?;
+    let mut parts = Parts::read(source, options)?;
     parts.write_head(sink, options).map_err(ExportError::Sink)?;
-    let exported = write_pages(source, sink)?;
+    let exported = write_pages(source, &mut parts.types, sink)?;
     if exported.pages == 0 {
         return Err(ExportError::Unusable("it holds no page"));
     }
@@ -94,8 +111,10 @@ pub fn export<R: Source, W: Sink>(
 struct Parts {
     file_header: [u8; 52],
     config: Vec<u8>,
+    domain: DomainType,
     fixed: Vec<u8>,
     platform: Vec<u8>,
+    types: TypeRanges,
 }
 
 impl Parts {
@@ -111,10 +130,10 @@ impl Parts {
             stream::file_header(config.len()).ok_or(ExportError::Unusable("its configuration is too long"))?;
         let fixed = read(source, Attachment::StaticRecords, "it has no CPU policy")?;
         let platform = read(source, Attachment::PlatformRecords, "it has no machine state")?;
-        if !stream::check_records(&fixed, STATIC_KINDS) || !stream::check_records(&platform, PLATFORM_KINDS) {
-            return Err(ExportError::Unusable("its machine state is malformed"));
-        }
-        Ok(Self { file_header, config, fixed, platform })
+        let domain = domain_of(&fixed, &platform).ok_or(ExportError::Unusable("its machine state is malformed"))?;
+        let types = source.attachment(Attachment::PageTypes).map_err(ExportError::Source)?.unwrap_or_default();
+        let types = TypeRanges::parse(types).ok_or(ExportError::Unusable("its page types are malformed"))?;
+        Ok(Self { file_header, config, domain, fixed, platform, types })
     }
 
     fn write_head<W: Sink>(&self, sink: &mut W, options: &ExportOptions<'_>) -> Result<(), W::Error> {
@@ -124,16 +143,30 @@ impl Parts {
         sink.write_all(&stream::stream_header())?;
         sink.write_all(&stream::context_record())?;
         sink.write_all(&stream::image_header())?;
-        sink.write_all(&stream::domain_header(DomainType::Hvm, options.xen.unwrap_or((4, 17))))?;
+        sink.write_all(&stream::domain_header(self.domain, options.xen.unwrap_or((4, 17))))?;
         sink.write_all(&self.fixed)?;
-        sink.write_all(&stream::static_data_end())
+        sink.write_all(&stream::static_data_end())?;
+        sink.write_all(stream::split_first(&self.platform, RecordKind::X86_PV_P2M_FRAMES).0)
     }
 
     fn write_tail<W: Sink>(&self, sink: &mut W) -> Result<(), W::Error> {
-        sink.write_all(&self.platform)?;
+        sink.write_all(stream::split_first(&self.platform, RecordKind::X86_PV_P2M_FRAMES).1)?;
         sink.write_all(&stream::end())?;
         sink.write_all(&stream::end_record())
     }
+}
+
+/// Which kind of guest the records are of; None if they are not whole, or of no one kind.
+fn domain_of(fixed: &[u8], platform: &[u8]) -> Option<DomainType> {
+    let (pv_info, _) = stream::split_first(fixed, RecordKind::X86_PV_INFO);
+    let (domain, static_kinds, platform_kinds) = if pv_info.is_empty() {
+        (DomainType::Hvm, STATIC_KINDS, PLATFORM_KINDS)
+    } else {
+        (DomainType::Pv, PV_STATIC_KINDS, PV_PLATFORM_KINDS)
+    };
+    let whole = stream::check_records(fixed, static_kinds) && stream::check_records(platform, platform_kinds);
+    let has_frames = !stream::split_first(platform, RecordKind::X86_PV_P2M_FRAMES).0.is_empty();
+    (whole && has_frames == (domain == DomainType::Pv)).then_some(domain)
 }
 
 fn read<R: Source, W>(
@@ -144,13 +177,17 @@ fn read<R: Source, W>(
     source.attachment(kind).map_err(ExportError::Source)?.ok_or(ExportError::Unusable(lack))
 }
 
-fn write_pages<R: Source, W: Sink>(source: &mut R, sink: &mut W) -> Result<Exported, ExportError<R::Error, W::Error>> {
+fn write_pages<R: Source, W: Sink>(
+    source: &mut R,
+    types: &mut TypeRanges,
+    sink: &mut W,
+) -> Result<Exported, ExportError<R::Error, W::Error>> {
     let mut batch = PageData::try_new().ok_or(ExportError::NoMemory)?;
     let mut exported = Exported::default();
     let mut failed = None;
     let answer = source.pages(&mut |gfn, page| {
         exported.pages += 1;
-        batch.push(gfn, page.unwrap_or(&ZERO_PAGE), sink).map_err(|error| {
+        batch.push(gfn, types.kind_of(gfn), page.unwrap_or(&ZERO_PAGE), sink).map_err(|error| {
             failed = Some(error);
             Stop
         })

@@ -45,8 +45,10 @@ faults! {
     BadConfig = "bad-config",
     /// No such domain, or another handle.
     Gone = "gone",
-    /// The guest is PV, which this version cannot take.
+    /// The guest is of a kind that cannot be taken: a 32-bit PV guest.
     NotHvm = "not-pvh",
+    /// A PV guest's p2m or page tables make no sense, or change all the time; the guest.
+    BadP2m = "bad-p2m",
     /// The guest is held by `xl pause`; unpause it.
     Paused = "paused",
     /// The guest is shut down already.
@@ -118,6 +120,8 @@ impl From<crate::ports::TargetError> for Fault {
             TargetError::Denied { .. } => Self::Denied,
             TargetError::NoMemory => Self::NoMemory,
             TargetError::Unsupported => Self::Unsupported,
+            TargetError::Kind { .. } => Self::NotHvm,
+            TargetError::P2m { .. } => Self::BadP2m,
             TargetError::Hypercall { .. } => Self::Hypercall,
         }
     }

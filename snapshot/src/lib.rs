@@ -19,6 +19,7 @@ pub mod names;
 pub mod policy;
 pub mod ports;
 pub mod prune;
+pub mod pv;
 pub mod request;
 pub mod session;
 pub mod staging;

@@ -4,6 +4,7 @@
 //! Invariants: every value that comes through a port may be hostile and is checked by who uses it; an error says what
 //! failed and who must act. Ports never retry on their own: how often is the engine's decision.
 
+use alloc::vec::Vec;
 use core::fmt;
 
 use xen_hypercall::types::{DomHandle, DomId, Gfn};
@@ -80,12 +81,26 @@ impl PageType {
 pub struct RecordKind(pub u32);
 
 impl RecordKind {
+    /// X86_PV_INFO.
+    pub const X86_PV_INFO: Self = Self(0x2);
+    /// X86_PV_P2M_FRAMES.
+    pub const X86_PV_P2M_FRAMES: Self = Self(0x3);
+    /// X86_PV_VCPU_BASIC.
+    pub const X86_PV_VCPU_BASIC: Self = Self(0x4);
+    /// X86_PV_VCPU_EXTENDED.
+    pub const X86_PV_VCPU_EXTENDED: Self = Self(0x5);
+    /// X86_PV_VCPU_XSAVE.
+    pub const X86_PV_VCPU_XSAVE: Self = Self(0x6);
+    /// SHARED_INFO.
+    pub const SHARED_INFO: Self = Self(0x7);
     /// X86_TSC_INFO.
     pub const X86_TSC_INFO: Self = Self(0x8);
     /// HVM_CONTEXT.
     pub const HVM_CONTEXT: Self = Self(0x9);
     /// HVM_PARAMS.
     pub const HVM_PARAMS: Self = Self(0xa);
+    /// X86_PV_VCPU_MSRS.
+    pub const X86_PV_VCPU_MSRS: Self = Self(0xc);
     /// X86_CPUID_POLICY.
     pub const X86_CPUID_POLICY: Self = Self(0x11);
     /// X86_MSR_POLICY.
@@ -109,6 +124,17 @@ pub enum TargetError {
     NoMemory,
     /// This hypervisor or guest type cannot do it (PV log-dirty without SHADOW_PAGING). The operator picks another way.
     Unsupported,
+    /// A guest of a kind that cannot be taken. Nobody can act.
+    Kind {
+        /// What it is.
+        what: &'static str,
+    },
+    /// A PV guest's p2m, or what it has to agree with, makes no sense. The guest is at fault; it may be in the middle
+    /// of a change, so the operator may try again.
+    P2m {
+        /// What is wrong with it.
+        what: &'static str,
+    },
     /// Any other errno: a bug of ours or a state we do not know; the log tells the operator.
     Hypercall {
         /// The call that failed.
@@ -126,6 +152,8 @@ impl fmt::Display for TargetError {
             Self::Denied { op } => write!(out, "Xen refused {op}: check the FLASK policy and the guest's label"),
             Self::NoMemory => out.write_str("out of memory for dirty tracking: paging pool, host or stub"),
             Self::Unsupported => out.write_str("this hypervisor cannot do it for this kind of guest"),
+            Self::Kind { what } => write!(out, "the guest is {what}, which cannot be taken"),
+            Self::P2m { what } => write!(out, "the guest's p2m: {what}"),
             Self::Hypercall { op, errno } => write!(out, "{op} failed with errno {errno}"),
         }
     }
@@ -134,8 +162,14 @@ impl fmt::Display for TargetError {
 /// Why one page could not be copied. Not fatal before the last pass; there it voids the snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PageError {
-    /// Xen's errno of the mapping, positive.
+    /// Xen's errno of the mapping, positive; 0: it is none of Xen's.
     pub errno: u16,
+}
+
+impl PageError {
+    /// A page of a PV guest that is there but cannot be told now: a page table that names a frame of somebody else, or
+    /// a page that the guest is moving. To be tried again later.
+    pub const UNSETTLED: Self = Self { errno: 0 };
 }
 
 /// Why the block device failed. The operator looks at the disk; nothing sealed is lost.
@@ -190,8 +224,19 @@ pub trait DomainControl {
     /// CPUID and MSR policy, as bodies of libxc records. Called while the guest runs, and before `platform_records`,
     /// for which it fetches what cannot change any more.
     fn static_records(&mut self, out: &mut dyn FnMut(RecordKind, &[u8])) -> Result<(), TargetError>;
-    /// TSC info, HVM context, HVM parameters, in this order, as bodies of libxc records. Called in the pause.
+    /// TSC info, HVM context, HVM parameters, in this order, as bodies of libxc records; for PV the records of its p2m,
+    /// TSC, shared_info and vCPUs. Called in the pause.
     fn platform_records(&mut self, out: &mut dyn FnMut(RecordKind, &[u8])) -> Result<(), TargetError>;
+    /// Does while the guest runs what `platform_records` will do in the pause, so that its price is known. What it
+    /// gives is worth nothing, and what the guest's registers say then is no error.
+    fn rehearse_platform(&mut self, out: &mut dyn FnMut(RecordKind, &[u8])) -> Result<(), TargetError> {
+        self.platform_records(out)
+    }
+    /// Which of the pages that were copied are page tables, as the store keeps it (docs/format/store-v1.md); empty for
+    /// all but PV. Called when all is captured; an error says that the snapshot could not be restored.
+    fn page_types(&mut self) -> Result<Vec<u8>, TargetError> {
+        Ok(Vec::new())
+    }
 }
 
 /// Xen's dirty bitmap of the target. Bit n of word w is gfn 64 w + n. Bitmaps are whole leaves: a multiple of 32768
@@ -217,12 +262,29 @@ pub trait DirtyLog {
 /// Takes the pages of a batch: index in the batch, and the private copy or why there is none.
 pub type PageSink<'a> = dyn FnMut(usize, Result<&Page, PageError>) -> Result<(), Stop> + 'a;
 
+/// Copies a page to its place. After an error the place holds nothing of use.
+pub type Fill<'a> = dyn FnMut(&mut Page) -> Result<(), PageError> + 'a;
+
 /// Where the pages of a batch land: the caller's own memory, so that a page is copied once.
 pub trait Landing {
-    /// The place for the page with this index; `None` ends the call early with `Ok`.
-    fn place(&mut self, index: usize) -> Option<&mut Page>;
-    /// The page with this index cannot be copied; its place is as before.
-    fn failed(&mut self, index: usize, error: PageError);
+    /// Gives `fill` the place for the page with this index, once; its answer is the page's. `Stop` ends the call early
+    /// with `Ok`.
+    fn land(&mut self, index: usize, fill: &mut Fill<'_>) -> Result<(), Stop>;
+}
+
+/// A landing of one page, from where each copy is handed out.
+pub struct OneByOne<'a, 'o> {
+    /// Where every page lands.
+    pub page: &'a mut Page,
+    /// Takes it from there.
+    pub out: &'a mut PageSink<'o>,
+}
+
+impl Landing for OneByOne<'_, '_> {
+    fn land(&mut self, index: usize, fill: &mut Fill<'_>) -> Result<(), Stop> {
+        let filled = fill(self.page);
+        (self.out)(index, filled.map(|()| &*self.page))
+    }
 }
 
 /// Read access to the target's frames.

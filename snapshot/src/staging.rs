@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use xen_hypercall::types::Gfn;
 
-use crate::ports::{BATCH_MAX, Landing, PAGE_SIZE, Page, PageError};
+use crate::ports::{BATCH_MAX, Fill, Landing, PAGE_SIZE, Page, PageError, Stop};
 use crate::tracking::Bitmap;
 
 /// Stands for a gfn that is no memory.
@@ -34,7 +34,8 @@ pub struct Staging {
     places: Vec<u32>,
     /// How many of them were asked for.
     landed: usize,
-    failed: Option<(usize, PageError)>,
+    /// Those that could not be copied, and why.
+    failed: Vec<(usize, PageError)>,
 }
 
 impl Staging {
@@ -52,11 +53,12 @@ impl Staging {
             capacity: 0,
             places: Vec::new(),
             landed: 0,
-            failed: None,
+            failed: Vec::new(),
         };
         let lists = staging.chunks.try_reserve_exact(wanted.div_ceil(BATCH_MAX)).is_ok()
             && staging.slots.try_reserve_exact(wanted).is_ok()
-            && staging.places.try_reserve_exact(BATCH_MAX).is_ok();
+            && staging.places.try_reserve_exact(BATCH_MAX).is_ok()
+            && staging.failed.try_reserve_exact(BATCH_MAX).is_ok();
         let mut left = if lists { wanted } else { 0 };
         while left > 0 {
             let count = left.min(BATCH_MAX);
@@ -100,14 +102,15 @@ impl Staging {
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.slots.clear();
-        self.places.clear();
-        (self.first, self.used, self.failed) = (0, 0, None);
+        self.begin_batch();
+        (self.first, self.used) = (0, 0);
     }
 
     /// A batch begins.
     pub fn begin_batch(&mut self) {
         self.places.clear();
-        (self.landed, self.failed) = (0, None);
+        self.failed.clear();
+        self.landed = 0;
     }
 
     /// Were all the pages of the batch asked for?
@@ -164,9 +167,9 @@ impl Staging {
         self.slots.iter().filter(|slot| set.contains(slot.gfn)).count() as u64
     }
 
-    /// The first page of the batch that could not be copied, by its index.
-    pub fn failure(&self) -> Option<(usize, PageError)> {
-        self.failed
+    /// The pages of the batch that could not be copied, by their indexes. Their places hold nothing of use.
+    pub fn failures(&self) -> &[(usize, PageError)] {
+        &self.failed
     }
 
     fn page_mut(&mut self, page: u32) -> Option<&mut Page> {
@@ -196,14 +199,14 @@ impl Staging {
 }
 
 impl Landing for Staging {
-    fn place(&mut self, index: usize) -> Option<&mut Page> {
-        let page = *self.places.get(index).filter(|_| index == self.landed)?;
+    fn land(&mut self, index: usize, fill: &mut Fill<'_>) -> Result<(), Stop> {
+        let page = *self.places.get(index).filter(|_| index == self.landed).ok_or(Stop)?;
+        let filled = fill(self.page_mut(page).ok_or(Stop)?);
         self.landed += 1;
-        self.page_mut(page)
-    }
-
-    fn failed(&mut self, index: usize, error: PageError) {
-        self.failed.get_or_insert((index, error));
+        if let Err(error) = filled {
+            self.failed.push((index, error));
+        }
+        Ok(())
     }
 }
 
@@ -221,7 +224,11 @@ mod tests {
         staging.begin_batch();
         let admitted = staging.admit(Gfn::new(gfn));
         if admitted {
-            staging.place(0).unwrap().fill(content);
+            let mut fill = |page: &mut Page| {
+                page.fill(content);
+                Ok(())
+            };
+            staging.land(0, &mut fill).unwrap();
         }
         admitted
     }

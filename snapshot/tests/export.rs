@@ -15,6 +15,7 @@ struct Fake {
     config: Option<Vec<u8>>,
     fixed: Option<Vec<u8>>,
     platform: Option<Vec<u8>>,
+    types: Option<Vec<u8>>,
     /// First byte of each page; 0 is a page of zeros.
     pages: BTreeMap<u64, u8>,
 }
@@ -23,7 +24,7 @@ struct Fake {
 const TSC: [u8; 24] = [1, 0, 0, 0, 0, 9, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
 
 fn records(list: &[(RecordKind, &[u8])]) -> Vec<u8> {
-    let mut records = Records::try_new(4096).unwrap();
+    let mut records = Records::try_new(16384).unwrap();
     list.iter().for_each(|(kind, body)| records.push(*kind, body));
     records.bytes().unwrap().to_vec()
 }
@@ -37,7 +38,29 @@ fn fake(pages: impl IntoIterator<Item = (u64, u8)>) -> Fake {
             (RecordKind::HVM_CONTEXT, &[4; 13]),
             (RecordKind::HVM_PARAMS, &[1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0]),
         ])),
+        types: None,
         pages: pages.into_iter().collect(),
+    }
+}
+
+/// A PV guest whose pfn 3 is a pinned L4 table and whose pfns 4 and 5 are L1 tables.
+fn fake_pv() -> Fake {
+    Fake {
+        fixed: Some(records(&[
+            (RecordKind::X86_PV_INFO, &[8, 4, 0, 0, 0, 0, 0, 0]),
+            (RecordKind::X86_MSR_POLICY, &[]),
+        ])),
+        platform: Some(records(&[
+            (RecordKind::X86_PV_P2M_FRAMES, &[0, 0, 0, 0, 5, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]),
+            (RecordKind::X86_TSC_INFO, &TSC),
+            (RecordKind::SHARED_INFO, &[6; PAGE_SIZE]),
+            (RecordKind::X86_PV_VCPU_BASIC, &[0; 5176]),
+            (RecordKind::X86_PV_VCPU_EXTENDED, &[0; 72]),
+            (RecordKind::X86_PV_VCPU_XSAVE, &[0; 584]),
+            (RecordKind::X86_PV_VCPU_MSRS, &[0; 24]),
+        ])),
+        types: Some([3 | 0xc << 56, 4 | 1 << 40 | 1 << 56].map(u64::to_le_bytes).concat()),
+        ..fake([(1, 1), (3, 0), (4, 2), (5, 2), (6, 1)])
     }
 }
 
@@ -50,6 +73,7 @@ impl Source for Fake {
             Attachment::StaticRecords => self.fixed.clone(),
             Attachment::PlatformRecords => self.platform.clone(),
             Attachment::Stats | Attachment::Trace => None,
+            Attachment::PageTypes => self.types.clone(),
         })
     }
 
@@ -117,7 +141,8 @@ fn parse_pages(body: &[u8], pages: &mut BTreeMap<u64, Page>) {
     let mut reader = Reader(body);
     let (count, reserved) = (reader.u32() as usize, reader.u32());
     assert!(reserved == 0 && count > 0 && count <= 1024);
-    let pfns: Vec<u64> = (0..count).map(|_| reader.u64()).collect();
+    // Bits 60 to 63 are the type, which the tests of PV look at.
+    let pfns: Vec<u64> = (0..count).map(|_| reader.u64() & ((1 << 60) - 1)).collect();
     assert!(pfns.windows(2).all(|pair| pair[0] < pair[1]));
     assert_eq!(pfns[0] / 1024, pfns[count - 1] / 1024, "one aligned window");
     for pfn in pfns {
@@ -138,7 +163,8 @@ fn parse(bytes: &[u8]) -> (Vec<u8>, Vec<u32>, BTreeMap<u64, Page>) {
     assert_eq!(reader.take(16), b"LibxlFmt\0\0\0\x02\0\0\0\0");
     assert_eq!((reader.u32(), reader.u32()), (1, 0));
     assert_eq!(reader.take(24), b"\xff\xff\xff\xff\xff\xff\xff\xffXENF\0\0\0\x03\0\0\0\0\0\0\0\0");
-    assert_eq!((reader.u32(), reader.u32(), reader.u32(), reader.u32()), (2, 12, 4, 17));
+    assert!(matches!(reader.u32(), 1 | 2));
+    assert_eq!((reader.u32(), reader.u32(), reader.u32()), (12, 4, 17));
     let (mut kinds, mut pages) = (Vec::new(), BTreeMap::new());
     loop {
         let (kind, body) = reader.record();
@@ -186,6 +212,22 @@ fn records_come_in_the_order_that_a_restore_needs() {
 }
 
 #[test]
+fn a_pv_guest_has_its_own_order_and_its_page_types() {
+    let bytes = image(fake_pv());
+    let (_, kinds, pages) = parse(&bytes);
+    assert_eq!(kinds, [2, 0x12, 0x10, 3, 1, 8, 7, 4, 5, 6, 0xc, 0]);
+    assert_eq!(pages.len(), 5);
+    // Behind file header, libxl's header, image header: a domain header of type 1.
+    assert_eq!(bytes[55 + 24 + 24..][..16], [1, 0, 0, 0, 12, 0, 0, 0, 4, 0, 0, 0, 17, 0, 0, 0]);
+    // PAGE_DATA: five entries, then five pages.
+    let page_data = [[1, 0, 0, 0, 0x30, 0x50, 0, 0], [5, 0, 0, 0, 0, 0, 0, 0]].concat();
+    let at = bytes.windows(16).position(|window| window == page_data).unwrap() + 16;
+    let entries = [[1, 0, 0, 0, 0, 0, 0, 0], [3, 0, 0, 0, 0, 0, 0, 0xc0], [4, 0, 0, 0, 0, 0, 0, 0x10]];
+    assert_eq!(bytes[at..at + 24], entries.concat());
+    assert_eq!(bytes[at + 24..at + 40], [[5, 0, 0, 0, 0, 0, 0, 0x10], [6, 0, 0, 0, 0, 0, 0, 0]].concat());
+}
+
+#[test]
 fn another_configuration_can_stand_for_the_recorded_one() {
     let mut pipe = Pipe { bytes: Vec::new(), room: usize::MAX };
     let options = ExportOptions { config: Some(b"{\"clone\":1}"), ..ExportOptions::default() };
@@ -205,6 +247,10 @@ fn what_no_restore_can_use_is_refused_before_the_first_byte() {
         Fake { platform: Some(vec![9, 0, 0, 0, 255, 0, 0, 0]), ..good.clone() },
         Fake { platform: Some(vec![1, 0, 0, 0, 0, 0, 0, 0]), ..good.clone() },
         Fake { fixed: good.platform.clone(), ..good.clone() },
+        Fake { fixed: good.fixed.clone(), ..fake_pv() },
+        Fake { platform: good.platform.clone(), ..fake_pv() },
+        Fake { types: Some(vec![1; 9]), ..fake_pv() },
+        Fake { types: Some(vec![1, 0, 0, 0, 0, 0, 0, 5]), ..fake_pv() },
     ] {
         let mut pipe = Pipe { bytes: Vec::new(), room: usize::MAX };
         let answer = export(&mut broken.clone(), &mut pipe, &ExportOptions::default());

@@ -31,6 +31,23 @@ pub const fn busy(busy: args::OnBusy) -> Busy {
     }
 }
 
+/// Why a guest is taken in another mode than was asked for.
+const UNTRACKED: &str = "a PV guest, and this hypervisor has no shadow paging to track it: taken with --mode save, so \
+                         it stands still for the whole copy";
+
+/// What was chosen, as far as the guest can be taken so, and why if it is another mode: a hypervisor without shadow
+/// paging cannot track a PV guest, which is suspended first then.
+pub fn for_guest(
+    take: &args::Take,
+    pv: bool,
+    tracks_pv: impl FnOnce() -> Outcome<bool>,
+) -> Outcome<(args::Take, Option<&'static str>)> {
+    if take.mode == args::Mode::Save || !pv || tracks_pv()? {
+        return Ok((take.clone(), None));
+    }
+    Ok((args::Take { mode: args::Mode::Save, ..take.clone() }, Some(UNTRACKED)))
+}
+
 /// The longest pause, milliseconds.
 pub fn max_pause_ms(take: &args::Take) -> Option<u64> {
     let default = match take.mode {
@@ -68,6 +85,22 @@ mod tests {
             Command::Take(take) => take,
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn a_pv_guest_that_cannot_be_tracked_is_suspended_first() {
+        let (staged, save) = ("livesave take web01 --mode staged --max-pause 5s", "livesave take web01 --mode save");
+        let chosen = |line: &str, pv, tracks: Outcome<bool>| for_guest(&take(line), pv, || tracks);
+        let (settled, why) = chosen(staged, true, Ok(false)).unwrap();
+        assert_eq!((settled.mode, max_pause_ms(&settled)), (args::Mode::Save, Some(5000)), "the limit stays");
+        assert!(why.unwrap().contains("--mode save"));
+        for (line, pv, tracks) in [(staged, true, Ok(true)), (staged, false, Ok(false)), (save, true, Ok(false))] {
+            let (settled, why) = chosen(line, pv, tracks).unwrap();
+            assert_eq!((settled.mode, why), (take(line).mode, None), "{line} {pv}");
+        }
+        let unknown = || Err(Exit::XlFailed.fail("xl info"));
+        assert_eq!(chosen(staged, true, unknown()).unwrap_err().exit, Exit::XlFailed);
+        assert!(chosen(staged, false, unknown()).is_ok() && chosen(save, true, unknown()).is_ok(), "nobody asks then");
     }
 
     #[test]

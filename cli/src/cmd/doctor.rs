@@ -220,6 +220,7 @@ fn of_guest(all: &mut Findings, xen: &Xen, tree: &mut impl Tree, word: &str) {
         Ok(guest) => {
             all.fine("guest", format_args!("'{}' (domain {}) can be taken", found.name, found.domid));
             match xen.paging_pool(found.domid) {
+                _ if !guest.info.is_hvm() => pv_paging(all, preflight::tracks_pv()),
                 Ok(bytes) => pool(all, &guest.info, bytes),
                 Err(error) => all.add("guest's paging pool", Grade::Warning, error, "`xl dmesg` may say more"),
             }
@@ -232,6 +233,18 @@ fn of_guest(all: &mut Findings, xen: &Xen, tree: &mut impl Tree, word: &str) {
         all.add("guest's paging", Grade::Warning, "shadow, not HAP: dirty tracking is slow", todo);
     }
     label(all, found.domid.raw());
+}
+
+/// A PV guest is tracked by shadow paging, out of the host's free memory, or not at all.
+fn pv_paging(all: &mut Findings, tracks_pv: Outcome<bool>) {
+    match tracks_pv {
+        Ok(true) => all.fine("guest's paging", "PV, with shadow paging for its dirty tracking"),
+        Ok(false) => {
+            let todo = "build Xen with CONFIG_SHADOW_PAGING, or accept that it stands still for the whole copy";
+            all.add("guest's paging", Grade::Warning, "PV without shadow paging: --mode save only", todo);
+        }
+        Err(failure) => all.fault("guest's paging", &failure),
+    }
 }
 
 /// Most pages of the paging pool that a tracked guest takes.

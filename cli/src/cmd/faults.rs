@@ -49,6 +49,10 @@ fn hint_of(fault: Fault) -> Option<&'static str> {
         }
         Fault::Ballooning => "do not change the guest's memory during a take",
         Fault::PageUnreadable => "a page of the guest could not be mapped: the stub's log names it; take it again",
+        Fault::BadP2m => "the guest's kernel may have been changing its memory: try again",
+        Fault::Unsupported => {
+            "a PV guest can be taken with --mode save; `livesave doctor` names what the hypervisor lacks"
+        }
         Fault::VerdictVoid | Fault::NoVerdict => "the keeper's reasons are in /run/livesave/keeper.log",
         Fault::PauseTooLong => "raise --max-pause, give the stub more memory, or try --on-busy throttle",
         Fault::PolicyAbort => "try --on-busy accept or throttle, or give the stub more memory",

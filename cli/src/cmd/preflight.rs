@@ -31,14 +31,34 @@ pub fn against(info: &DomainInfo, name: &str) -> Option<Failure> {
         let failure = Exit::Paused.fail(format_args!("the guest '{name}' is paused"));
         return Some(failure.hint(format_args!("`xl unpause {name}` first")));
     }
-    if !info.is_hvm() {
-        return Some(not_pvh(name, "pv"));
+    None
+}
+
+/// What its configuration says against a take.
+fn config_against(config: &Config, name: &str) -> Option<Failure> {
+    let kind = config.kind();
+    if !matches!(kind, Some("pvh" | "pv")) {
+        let failure = Exit::NotPvh.fail(format_args!("the guest '{name}' is of type {}", kind.unwrap_or("unknown")));
+        return Some(failure.hint("only PVH and 64-bit PV guests can be taken"));
+    }
+    if config.passed_through() > 0 {
+        let failure = Exit::NotPvh.fail(format_args!("the guest '{name}' has passed-through PCI devices"));
+        return Some(
+            failure.hint("their writes are not tracked, and a restore could not bring them back: detach them"),
+        );
     }
     None
 }
 
-fn not_pvh(name: &str, kind: &str) -> Failure {
-    Exit::NotPvh.fail(format_args!("the guest '{name}' is of type {kind}")).hint("only PVH guests can be taken")
+/// Can this hypervisor track the writes of PV guests? That takes shadow paging, which later versions leave out.
+pub fn tracks_pv() -> Outcome<bool> {
+    let info = xl::output(&["info"], waits::XL_LIST)?;
+    Ok(has_shadow(&String::from_utf8_lossy(&info)))
+}
+
+fn has_shadow(info: &str) -> bool {
+    let caps = info.lines().find_map(|line| line.strip_prefix("virt_caps"));
+    caps.is_some_and(|caps| caps.split([' ', ':']).any(|word| word == "shadow"))
 }
 
 /// What xenstore says against a take.
@@ -79,17 +99,15 @@ pub fn check(xen: &Xen, tree: &mut impl Tree, found: &Found) -> Outcome<Guest> {
     if let Some(failure) = failure {
         return Err(failure);
     }
-    let pod = xen.populates_on_demand(found.domid);
+    // Xen knows no populate-on-demand of PV guests (arch/x86/mm.c, XENMEM_get_pod_target).
+    let pod = if info.is_hvm() { xen.populates_on_demand(found.domid) } else { Ok(false) };
     if pod.map_err(|error| xen::trouble("XENMEM_get_pod_target", error))? {
         let failure = Exit::PopulateOnDemand.fail(format_args!("the guest '{name}' is populate-on-demand"));
         return Err(failure.hint("start it with maxmem equal to memory"));
     }
     let listing = xl::output(&["list", "-l", &found.domid.to_string()], waits::XL_LIST)?;
     let config = Config::from_xl_list(&listing, found.domid.raw())?;
-    match config.kind() {
-        Some("pvh") => Ok(Guest { info, config }),
-        kind => Err(not_pvh(name, kind.unwrap_or("unknown"))),
-    }
+    config_against(&config, name).map_or(Ok(Guest { info, config }), Err)
 }
 
 #[cfg(test)]
@@ -129,12 +147,30 @@ pub mod tests {
         let cases = [
             (with(DomainFlags::HVM_GUEST | DomainFlags::DYING), Exit::ShutDown),
             (with(DomainFlags::HVM_GUEST | DomainFlags::PAUSED), Exit::Paused),
-            (with(DomainFlags::empty()), Exit::NotPvh),
             (DomainInfo { shutdown: Some(ShutdownReason::SUSPEND), ..info() }, Exit::ShutDown),
         ];
         for (info, exit) in cases {
             assert_eq!(against(&info, "g").unwrap().exit, exit, "{info:?}");
         }
+    }
+
+    #[test]
+    fn kinds_that_cannot_be_taken_are_named() {
+        let against = |text: &str| config_against(&Config::from_json(text.as_bytes()).unwrap(), "g");
+        for fine in ["pv", "pvh"] {
+            assert_eq!(against(&format!("{{\"c_info\":{{\"type\":\"{fine}\"}}}}")), None);
+        }
+        let hvm = against("{\"c_info\":{\"type\":\"hvm\"}}").unwrap();
+        assert_eq!((hvm.exit, hvm.what.contains("type hvm")), (Exit::NotPvh, true));
+        let pci = against("{\"c_info\":{\"type\":\"pv\"},\"pcidevs\":[{\"bus\":1}]}").unwrap();
+        assert_eq!((pci.exit, pci.what.contains("passed-through")), (Exit::NotPvh, true));
+    }
+
+    #[test]
+    fn shadow_paging_is_read_from_what_xl_says() {
+        assert!(has_shadow("free_memory : 1\nvirt_caps              : pv hvm hap shadow gnttab-v1\n"));
+        assert!(!has_shadow("virt_caps              : pv hvm hap gnttab-v1\n"));
+        assert!(!has_shadow("xen_commandline        : shadow\n"));
     }
 
     #[test]

@@ -49,6 +49,8 @@ pub fn run(take: &args::Take, place: &Place) -> Outcome {
     let target = target_ms(take)?;
     let guest = preflight::check(&xen, &mut store, &found)?;
     recover_leftovers(&guest.info.handle.to_string(), &found.name)?;
+    let (take, why) = &choices::for_guest(take, !guest.info.is_hvm(), preflight::tracks_pv)?;
+    why.iter().for_each(|why| eprintln!("livesave: '{}' is {why}", found.name));
     let chunks = chunks(&guest.config)?;
     let token = Token(files::random()?);
     let job = job(take, &xen, &stub, &found, guest.info.handle.to_string(), &name, token)?;

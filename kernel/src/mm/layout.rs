@@ -13,8 +13,12 @@ pub const PAGE: u64 = 4096;
 pub const ENTRIES: u64 = 512;
 /// Start of the window: the second L4 slot.
 pub const WINDOW: u64 = 1 << 39;
-/// L1 tables of the window: one of fixed slots, two for frames of other domains.
-pub const WINDOW_TABLES: u64 = 3;
+/// L1 tables of the window: one of fixed slots, those for frames of other domains, those for held frames.
+pub const WINDOW_TABLES: u64 = 1 + FOREIGN_TABLES + HELD_TABLES;
+/// L1 tables for the frames of other domains that are mapped batch by batch.
+pub const FOREIGN_TABLES: u64 = 2;
+/// L1 tables for the frames of another domain that stay mapped: the p2m of a PV guest of up to 64 GiB.
+pub const HELD_TABLES: u64 = 64;
 /// The shared_info page.
 pub const SHARED_INFO: u64 = WINDOW;
 /// The grant table, from this address on.
@@ -24,9 +28,15 @@ pub const GRANT_FRAMES: u64 = 64;
 /// Frames of other domains, [`FOREIGN_PAGES`] of them.
 pub const FOREIGN: u64 = WINDOW + ENTRIES * PAGE;
 /// Pages of the foreign part of the window.
-pub const FOREIGN_PAGES: u64 = (WINDOW_TABLES - 1) * ENTRIES;
+pub const FOREIGN_PAGES: u64 = FOREIGN_TABLES * ENTRIES;
+/// Held frames of another domain, [`HELD_PAGES`] of them.
+pub const HELD: u64 = FOREIGN + FOREIGN_PAGES * PAGE;
+/// Pages of the held part of the window.
+pub const HELD_PAGES: u64 = HELD_TABLES * ENTRIES;
 
 const _: () = assert!(GRANT_TABLE + GRANT_FRAMES * PAGE <= FOREIGN);
+// One L2 table has room for all of the window's.
+const _: () = assert!(WINDOW_TABLES <= ENTRIES);
 
 /// Where a frame of our own lies.
 pub const fn address_of(pfn: Pfn) -> u64 {

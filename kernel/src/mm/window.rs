@@ -3,11 +3,16 @@
 //! Read-only always. Xen checks the owner and FLASK each time an entry is written, and each entry holds a reference on
 //! the frame, so `clear` is part of every path out of a take: a dead guest whose pages are mapped stays a zombie. An
 //! entry is written anew for every batch, since what an older one shows may be a frame that the guest has given up.
+//!
+//! Beside the batches lie *held* frames: the p2m of a PV guest, read word by word while its pages are copied. They stay
+//! until others are held or all is cleared.
+
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use spin::Mutex;
 use xen_hypercall::{DomId, Mfn};
 
-use super::layout::{ENTRIES, FOREIGN, FOREIGN_PAGES, PAGE, WINDOW_TABLES};
+use super::layout::{self, ENTRIES, FOREIGN, FOREIGN_PAGES, FOREIGN_TABLES, HELD, HELD_PAGES, HELD_TABLES, PAGE};
 use super::tables::{READ_ONLY, entry};
 use crate::hv::{self, HvError, PteUpdate};
 
@@ -16,29 +21,42 @@ pub const MAX_BATCH: usize = FOREIGN_PAGES as usize;
 /// Entries that one hypercall writes: one L1 table.
 const CALL: usize = ENTRIES as usize;
 
-static WINDOW: Mutex<Window> = Mutex::new(Window { tables: [Mfn::INVALID; FOREIGN_TABLES], used: 0 });
-const FOREIGN_TABLES: usize = WINDOW_TABLES as usize - 1;
+/// Frames that can be held.
+pub const MAX_HELD: usize = HELD_PAGES as usize;
 
-struct Window {
+static WINDOW: Mutex<Area<{ FOREIGN_TABLES as usize }>> = Mutex::new(Area::new());
+static HOLD: Mutex<Area<{ HELD_TABLES as usize }>> = Mutex::new(Area::new());
+/// Words of held frames that can be read.
+static HELD_WORDS: AtomicU64 = AtomicU64::new(0);
+
+/// Slots with mappings of other domains' frames.
+struct Area<const TABLES: usize> {
     /// The L1 tables, in address order.
-    tables: [Mfn; FOREIGN_TABLES],
+    tables: [Mfn; TABLES],
     /// Slots that may hold a mapping: all below this one.
     used: usize,
 }
 
-/// Tells the window its tables; the first is that of the fixed slots.
-pub fn init(tables: [Mfn; WINDOW_TABLES as usize]) {
-    let mut window = WINDOW.lock();
-    window.tables.copy_from_slice(&tables[1..]);
+/// Tells the window its tables, in address order.
+pub fn init(tables: [Mfn; layout::WINDOW_TABLES as usize]) {
+    let [_fixed, tables @ ..] = tables;
+    let (foreign, held) = tables.split_at(FOREIGN_TABLES as usize);
+    WINDOW.lock().tables.copy_from_slice(foreign);
+    HOLD.lock().tables.copy_from_slice(held);
 }
 
 /// A batch that is mapped. The next `map` and `clear` end it, which is why both need it gone.
 pub struct Batch<'w> {
-    window: spin::MutexGuard<'w, Window>,
+    window: spin::MutexGuard<'w, Area<{ FOREIGN_TABLES as usize }>>,
     errnos: &'w [u16],
 }
 
 impl Batch<'_> {
+    /// Frames in it, those that could not be mapped included.
+    pub fn count(&self) -> usize {
+        self.errnos.len()
+    }
+
     /// Copies page `index` to private memory: once, since the guest may write it meanwhile.
     ///
     /// # Errors
@@ -64,35 +82,78 @@ pub fn map<'w>(domain: DomId, frames: &[u64], errnos: &'w mut [u16]) -> Result<B
     window.used = window.used.max(count);
     for start in (0..count).step_by(CALL) {
         let end = count.min(start + CALL);
-        window.write(domain, start, &frames[start..end], &mut errnos[start..end])?;
+        window.write(domain, start, frames[start..end].iter().copied().map(Mfn::new), &mut errnos[start..end])?;
     }
     window.clear_from(count)?;
     hv::flush_tlb()?;
     Ok(Batch { window, errnos: &errnos[..count] })
 }
 
+/// Holds `frames` of `domain`, at most [`MAX_HELD`], in the place of all that were held before. If Xen refuses one, its
+/// errno is the answer and none is held.
+pub fn hold(domain: DomId, frames: &[Mfn]) -> Result<Result<(), u16>, HvError> {
+    HELD_WORDS.store(0, Ordering::Relaxed);
+    let mut area = HOLD.lock();
+    area.clear_from(0)?;
+    let mut errnos = [0; CALL];
+    for start in (0..frames.len().min(MAX_HELD)).step_by(CALL) {
+        let part = &frames[start..frames.len().min(MAX_HELD).min(start + CALL)];
+        area.used = start + part.len();
+        area.write(domain, start, part.iter().copied(), &mut errnos[..part.len()])?;
+        if let Some(&errno) = errnos[..part.len()].iter().find(|errno| **errno != 0) {
+            area.clear_from(0)?;
+            hv::flush_tlb()?;
+            return Ok(Err(errno));
+        }
+    }
+    hv::flush_tlb()?;
+    HELD_WORDS.store(area.used as u64 * ENTRIES, Ordering::Relaxed);
+    Ok(Ok(()))
+}
+
+/// Word `index` of the held frames, read once; all ones beyond them.
+pub fn held_word(index: u64) -> u64 {
+    if index >= HELD_WORDS.load(Ordering::Relaxed) {
+        return u64::MAX;
+    }
+    // SAFETY: the slots of HELD_WORDS map frames of the guest until `hold` or `clear` set it to 0, on this one vCPU.
+    // The guest may write meanwhile: one volatile read of an aligned word.
+    unsafe { ((HELD + index * 8) as *const u64).read_volatile() }
+}
+
 /// Lets go of every frame.
 pub fn clear() -> Result<(), HvError> {
-    let mut window = WINDOW.lock();
-    window.clear_from(0)?;
+    HELD_WORDS.store(0, Ordering::Relaxed);
+    WINDOW.lock().clear_from(0)?;
+    HOLD.lock().clear_from(0)?;
     hv::flush_tlb()
 }
 
 /// Slots that may hold a mapping now.
 pub fn in_use() -> usize {
-    WINDOW.lock().used
+    WINDOW.lock().used + HOLD.lock().used
 }
 
-impl Window {
+impl<const TABLES: usize> Area<TABLES> {
+    const fn new() -> Self {
+        Self { tables: [Mfn::INVALID; TABLES], used: 0 }
+    }
+
     fn update(&self, slot: usize, value: u64) -> PteUpdate {
         PteUpdate { ptr: (self.tables[slot / CALL].raw() << 12) + (slot % CALL) as u64 * 8, val: value }
     }
 
     /// Writes the entries of one L1 table. Xen stops at the first that it refuses: that one is cleared, and on it goes.
-    fn write(&self, domain: DomId, first: usize, frames: &[u64], errnos: &mut [u16]) -> Result<(), HvError> {
+    fn write(
+        &self,
+        domain: DomId,
+        first: usize,
+        frames: impl Iterator<Item = Mfn>,
+        errnos: &mut [u16],
+    ) -> Result<(), HvError> {
         let mut batch = heapless::Vec::<PteUpdate, CALL>::new();
-        for (slot, &frame) in (first..).zip(frames) {
-            _ = batch.push(self.update(slot, entry(Mfn::new(frame), READ_ONLY)));
+        for (slot, frame) in (first..).zip(frames) {
+            _ = batch.push(self.update(slot, entry(frame, READ_ONLY)));
         }
         errnos.fill(0);
         let mut done = 0;

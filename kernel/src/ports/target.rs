@@ -9,11 +9,12 @@ use alloc::vec::Vec;
 
 use snapshot::ports::{DomainControl, DomainInfo, Page, RecordKind, TargetError};
 use xen_hypercall::abi::domctl::{CpuidLeaf, MsrEntry};
-use xen_hypercall::domctl::DomainFlags;
+use xen_hypercall::domctl::{self, DomainFlags};
 use xen_hypercall::transport::pv::HypercallPage;
 use xen_hypercall::{DomHandle, DomId, Domctl, Error, Gfn, XenErrno, hvm, memory};
 use zerocopy::{FromZeros, IntoBytes};
 
+use super::pv::VcpuRoom;
 use crate::hv;
 use crate::mm::window;
 
@@ -37,6 +38,8 @@ pub struct XenTarget {
     context: Vec<u8>,
     /// The HVM parameters; those that the guest can change are fetched again in the pause.
     params: [u64; hvm::SAVED_PARAMS.len()],
+    /// Room for a PV guest's vCPU, likewise.
+    pub(super) vcpu: Option<VcpuRoom>,
 }
 
 /// Whose fault an error is.
@@ -57,7 +60,7 @@ pub(super) fn translate(error: Error) -> TargetError {
     }
 }
 
-fn reserve<T>(into: &mut Vec<T>, count: usize) -> Result<(), TargetError> {
+pub(super) fn reserve<T>(into: &mut Vec<T>, count: usize) -> Result<(), TargetError> {
     into.try_reserve_exact(count).map_err(|_| TargetError::NoMemory)
 }
 
@@ -77,12 +80,18 @@ impl XenTarget {
             page: [0; 4096],
             context: Vec::new(),
             params: Default::default(),
+            vcpu: None,
         })
     }
 
     /// Is it still the one? To be called before anything that changes it.
     pub(super) fn confirm(&self) -> Result<(), TargetError> {
-        self.domctl.getdomaininfo(self.domid, Some(self.handle)).map(|_| ()).map_err(translate)
+        self.named().map(|_| ())
+    }
+
+    /// What Xen says of the domain that has both names.
+    pub(super) fn named(&self) -> Result<domctl::DomainInfo, TargetError> {
+        self.domctl.getdomaininfo(self.domid, Some(self.handle)).map_err(translate)
     }
 
     fn policy(&self) -> Result<(Vec<CpuidLeaf>, Vec<MsrEntry>), TargetError> {
@@ -164,7 +173,7 @@ impl Drop for XenTarget {
 
 impl DomainControl for XenTarget {
     fn info(&mut self) -> Result<DomainInfo, TargetError> {
-        let info = self.domctl.getdomaininfo(self.domid, Some(self.handle)).map_err(translate)?;
+        let info = self.named()?;
         Ok(DomainInfo {
             domid: info.domain,
             handle: info.handle,
@@ -187,16 +196,22 @@ impl DomainControl for XenTarget {
     }
 
     fn static_records(&mut self, out: &mut dyn FnMut(RecordKind, &[u8])) -> Result<(), TargetError> {
-        self.confirm()?;
+        let hvm = self.named()?.is_hvm();
         let (leaves, msrs) = self.policy()?;
         out(RecordKind::X86_CPUID_POLICY, leaves.as_bytes());
         out(RecordKind::X86_MSR_POLICY, msrs.as_bytes());
+        if !hvm {
+            return self.prepare_vcpus();
+        }
         self.fetch_params(|_| true)?;
         self.prepare_context()
     }
 
     fn platform_records(&mut self, out: &mut dyn FnMut(RecordKind, &[u8])) -> Result<(), TargetError> {
         out(RecordKind::X86_TSC_INFO, &self.tsc_info()?);
+        if self.vcpu.is_some() {
+            return Ok(());
+        }
         let length = self.domctl.gethvmcontext(self.domid, &mut self.context).map_err(translate)?;
         out(RecordKind::HVM_CONTEXT, &self.context[..length]);
         self.fetch_params(|index| hvm::GUEST_PARAMS.contains(&index))?;

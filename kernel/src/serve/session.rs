@@ -4,6 +4,7 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use snapshot::fault::Fault;
+use snapshot::pv::AnyTarget;
 use snapshot::request::{Remove, Take};
 use snapshot::session::Trouble;
 use snapshot::status::{State, Status};
@@ -45,7 +46,7 @@ fn with_port(
     port: EvtchnPort,
     hold: Option<Hold>,
 ) -> Result<(), XsError> {
-    let mut target = match XenTarget::new(take.domid, take.handle) {
+    let mut target = match XenTarget::new(take.domid, take.handle).and_then(AnyTarget::open) {
         Ok(target) => target,
         Err(error) => {
             let trouble = Trouble::from(error);

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use super::after;
 use super::ward::Ward;
 use super::words;
-use crate::lab::{GuestKind, Lab};
+use crate::lab::Lab;
 use crate::verdict::check;
 
 /// A command that must be refused.
@@ -191,9 +191,6 @@ fn refused(ward: &mut Ward, variables: &str, case: &Case) -> Result<()> {
 
 /// Guests of kinds that cannot be taken. They need not have booted to be refused.
 fn other_guests(ward: &mut Ward) -> Result<()> {
-    let mut pv = words::target("badpv", 128, "");
-    pv.kind = GuestKind::Pv;
-    refuse_new(ward, (&pv.name, &pv.config()), "", 15, "type pv")?;
     let pod = words::target("badpod", 128, "");
     // Before its balloon driver gives back what was never populated; so the offer is ours.
     let config = pod.config().replace("maxmem = 128", "maxmem = 256");

@@ -3,8 +3,8 @@
 use anyhow::Result;
 
 use super::{
-    aftermath, bad_input, bad_middle, boot, endings, flask, guest, kills, oracle, registers, restores, rounds, staged,
-    stores, take_restore,
+    aftermath, bad_input, bad_middle, boot, endings, flask, guest, kills, oracle, pv, registers, restores, rounds,
+    staged, stores, take_restore,
 };
 use crate::lab::{Lab, Spec};
 
@@ -44,11 +44,14 @@ pub fn all() -> Vec<Scenario> {
         shared("aftermath", aftermath::run),
         shared("guest", guest::run),
         shared("oracle", oracle::run),
+        shared("pv", pv::run),
         shared("endings", endings::run),
         shared("flask", flask::run),
         shared("registers", registers::run),
         // Not in CI: five takes of a guest that keeps writing last too long; take_restore has one.
         Scenario { slow: true, ..shared("staged", staged::run) },
+        // Not in CI: nine takes; pv has two.
+        Scenario { slow: true, ..shared("pv_more", pv::run_more) },
         // Not in CI: each takes seven to ten minutes, most of them deadlines that have to pass, or rounds.
         Scenario { slow: true, ..shared("bad_middle", bad_middle::run) },
         Scenario { slow: true, ..shared("rounds", rounds::run) },

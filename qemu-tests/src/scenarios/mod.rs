@@ -15,6 +15,7 @@ mod guest;
 mod instant;
 mod kills;
 mod oracle;
+mod pv;
 mod registers;
 mod restores;
 mod rounds;

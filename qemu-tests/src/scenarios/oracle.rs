@@ -24,7 +24,7 @@ const EXPORT: &str = "/scratch/oracle.image";
 const FRAMES_MIN: usize = 20_000;
 
 /// Frames by gfn, and the digest of each.
-type Frames = BTreeMap<u64, u128>;
+pub(super) type Frames = BTreeMap<u64, u128>;
 
 /// One guest, one take, one restore.
 pub fn run(lab: &Lab) -> Result<()> {
@@ -40,7 +40,7 @@ pub fn run(lab: &Lab) -> Result<()> {
     check(after.errors == 0 && after.ticks > pause.counter.ticks, || format!("after the take: {after:?}"))?;
     words::tracking_is_off(lab, &guest)?;
 
-    let image = export(lab)?;
+    let image = export(lab, NAME)?;
     same_frames(&pause.frames, &image.frames, &rings.while_suspended(), "the export")?;
     same_context(&pause.context, &lines(&image.context), "the export")?;
 
@@ -65,7 +65,7 @@ pub fn run(lab: &Lab) -> Result<()> {
 }
 
 /// The restored guest counts on from within the take, not from its start and not from its end.
-fn continues(before: Counter, first: Counter, destroyed: Counter) -> Result<()> {
+pub(super) fn continues(before: Counter, first: Counter, destroyed: Counter) -> Result<()> {
     check(first.ticks >= before.ticks && first.ticks < destroyed.ticks, || {
         format!("taken after {before:?}, destroyed after {destroyed:?}, restored at {first:?}")
     })
@@ -106,7 +106,7 @@ impl Standing {
 }
 
 /// What `probe frames` printed.
-fn frames(text: &str) -> Result<Frames> {
+pub(super) fn frames(text: &str) -> Result<Frames> {
     text.lines()
         .map(|line| {
             let words: Vec<&str> = line.split(' ').collect();
@@ -156,7 +156,12 @@ impl Rings {
 }
 
 /// The same gfns with the same contents, apart from those masked.
-fn same_frames(seen: &Frames, other: &Frames, masked: &BTreeMap<u64, &'static str>, whose: &str) -> Result<()> {
+pub(super) fn same_frames(
+    seen: &Frames,
+    other: &Frames,
+    masked: &BTreeMap<u64, &'static str>,
+    whose: &str,
+) -> Result<()> {
     let lacks: Vec<String> = seen.keys().filter(|gfn| !other.contains_key(gfn)).map(hex).collect();
     let extra: Vec<String> = other.keys().filter(|gfn| !seen.contains_key(gfn)).map(hex).collect();
     let differing: Vec<u64> = seen
@@ -170,7 +175,9 @@ fn same_frames(seen: &Frames, other: &Frames, masked: &BTreeMap<u64, &'static st
         format!("{whose} lacks gfns {}, has {} besides, differs at {}", some(&lacks), some(&extra), some(&wrong))
     })?;
     say!("   {whose}: {} of {} frames equal", seen.len() - excused.len(), seen.len());
-    excused.iter().for_each(|gfn| say!("   {whose}: gfn {gfn:x} differs: {}", masked.get(gfn).unwrap_or(&"")));
+    let mut reasons = BTreeMap::<&str, Vec<String>>::new();
+    excused.iter().for_each(|gfn| reasons.entry(masked.get(gfn).unwrap_or(&"")).or_default().push(hex(gfn)));
+    reasons.iter().for_each(|(reason, gfns)| say!("   {whose}: gfns {} differ: {reason}", some(gfns)));
     Ok(())
 }
 
@@ -179,7 +186,7 @@ fn hex(gfn: &u64) -> String {
 }
 
 /// The first few of a list that may be long, and how many there are.
-fn some(list: &[String]) -> String {
+pub(super) fn some(list: &[String]) -> String {
     format!("{}: {}", list.len(), list.get(..16).unwrap_or(list).join(" "))
 }
 
@@ -200,8 +207,8 @@ fn same_context(seen: &[String], other: &[String], whose: &str) -> Result<()> {
 }
 
 /// Exports the snapshot, has Xen's own tool judge the stream, and reads it.
-fn export(lab: &Lab) -> Result<Image> {
-    succeed(lab, &format!("rm -f {EXPORT}; livesave export {NAME} -o {EXPORT}"))?;
+pub(super) fn export(lab: &Lab, name: &str) -> Result<Image> {
+    succeed(lab, &format!("rm -f {EXPORT}; livesave export {name} -o {EXPORT}"))?;
     let here = lab.dir().join("oracle.image");
     lab.get(EXPORT, &here)?;
     let (judge, modules) = stream_judge(lab.dir());

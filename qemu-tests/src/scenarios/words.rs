@@ -32,7 +32,8 @@ pub fn fails_with(lab: &Lab, command: &str, status: i32) -> Result<String> {
     say!("   dom0# {command}");
     check(output.status == status, || {
         let said = format!("{} {}", output.text(), output.errors());
-        format!("`{command}` ended with {}, not {status}: {said}\n{}", output.status, lab.stub_console())
+        let keeper = lab.sh("tail -n 40 /run/livesave/keeper.log; xl dmesg | tail -n 20").unwrap_or_default();
+        format!("`{command}` ended with {}, not {status}: {said}\n{}\n{keeper}", output.status, lab.stub_console())
     })?;
     Ok(output.text())
 }

@@ -36,6 +36,8 @@ impl AttachmentKind {
     pub const STATS: Self = Self(4);
     /// The rounds of the take ([`crate::trace`]).
     pub const TRACE: Self = Self(5);
+    /// Which pages of a PV guest are page tables.
+    pub const PAGE_TYPES: Self = Self(6);
 }
 
 /// Descriptive part of a root. Fields are only ever added at the end.

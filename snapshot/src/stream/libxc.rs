@@ -92,6 +92,14 @@ pub fn check_records(mut bytes: &[u8], allowed: &[RecordKind]) -> bool {
     bytes.is_empty()
 }
 
+/// Cuts whole, checked records behind the first one if that is of `kind`: what may have to go elsewhere, and the rest.
+pub fn split_first(bytes: &[u8], kind: RecordKind) -> (&[u8], &[u8]) {
+    match next_record(bytes) {
+        Some((first, _, rest)) if first == kind => bytes.split_at(bytes.len() - rest.len()),
+        _ => (&[], bytes),
+    }
+}
+
 fn next_record(bytes: &[u8]) -> Option<(RecordKind, usize, &[u8])> {
     let (kind, bytes) = bytes.split_first_chunk::<4>()?;
     let (length, bytes) = bytes.split_first_chunk::<4>()?;
@@ -131,6 +139,9 @@ mod tests {
         }
         let mut twice: Vec<u8> = [tsc, tsc].concat();
         assert!(check_records(&twice, &allowed));
+        let (first, rest) = split_first(&twice, RecordKind::X86_TSC_INFO);
+        assert_eq!((first, rest), (&tsc[..], &tsc[..]));
+        assert_eq!(split_first(&twice, RecordKind::HVM_CONTEXT).0, []);
         twice[31] = 1;
         assert!(!check_records(&twice, &allowed), "padding");
         twice[31] = 0;

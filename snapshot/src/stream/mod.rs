@@ -6,7 +6,7 @@ mod libxl;
 mod page_data;
 mod xl;
 
-pub use libxc::{DomainType, check_records, domain_header, end, image_header, static_data_end};
+pub use libxc::{DomainType, check_records, domain_header, end, image_header, split_first, static_data_end};
 pub use libxl::{context_record, end_record, stream_header};
 pub use page_data::PageData;
 pub use xl::file_header;

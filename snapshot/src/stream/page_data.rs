@@ -9,10 +9,12 @@ use xen_hypercall::types::Gfn;
 
 use super::Sink;
 use super::libxc::{PAGE_DATA, record_header};
-use crate::ports::{BATCH_MAX, PAGE_SIZE, Page};
+use crate::ports::{BATCH_MAX, PAGE_SIZE, Page, PageType};
 
-/// Bits 0 to 51 of an entry are the pfn; the rest is its type, of which NOTAB (0) is the only one here.
+/// Bits 0 to 51 of an entry are the pfn.
 const PFN_LIMIT: u64 = 1 << 52;
+/// Bits 60 to 63 are its type.
+const KIND_SHIFT: u32 = 60;
 
 /// A batch in the making.
 #[derive(Debug)]
@@ -32,16 +34,17 @@ impl PageData {
         Some(Self { pfns, pages, window: 0 })
     }
 
-    /// Adds the page of `gfn`, which is above all before it and below 2^52. Writes the batch before it if `gfn` belongs
-    /// to another window.
-    pub fn push<S: Sink>(&mut self, gfn: Gfn, page: &Page, sink: &mut S) -> Result<(), S::Error> {
-        debug_assert!(gfn.raw() < PFN_LIMIT);
+    /// Adds the page of `gfn`, which is above all before it and below 2^52, as `kind`, which has content. Writes the
+    /// batch before it if `gfn` belongs to another window.
+    pub fn push<S: Sink>(&mut self, gfn: Gfn, kind: PageType, page: &Page, sink: &mut S) -> Result<(), S::Error> {
+        debug_assert!(gfn.raw() < PFN_LIMIT && kind.has_data());
         let window = gfn.raw() / BATCH_MAX as u64;
         if window != self.window {
             self.flush(sink)?;
             self.window = window;
         }
-        self.pfns.extend_from_slice(&gfn.raw().to_le_bytes());
+        let entry = gfn.raw() | u64::from(kind.0) << KIND_SHIFT;
+        self.pfns.extend_from_slice(&entry.to_le_bytes());
         self.pages.extend_from_slice(page);
         Ok(())
     }

@@ -61,7 +61,7 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
         Ok(Observation::Done)
     }
 
-    pub(super) fn platform_state(&mut self) -> Result<(), Trouble> {
+    fn platform_state(&mut self) -> Result<(), Trouble> {
         let platform = &mut Self::work(&mut self.work)?.platform;
         self.target.platform_records(&mut |kind, body| platform.push(kind, body))?;
         platform.bytes().map(|_| ())
@@ -153,7 +153,7 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
 
     /// Nobody switched tracking off, nobody resumed the guest, its memory has the size that the rounds were right for.
     fn check_untouched(&mut self, capture: Capture) -> Result<(), Trouble> {
-        if !self.target.still_on()? {
+        if self.tracked && !self.target.still_on()? {
             return Err(Trouble::new(Fault::ForeignOff, "somebody switched the dirty tracking off"));
         }
         let info = still_suspended(self.target.info()?)?;

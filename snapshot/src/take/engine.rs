@@ -51,6 +51,8 @@ pub struct Engine<'a, T, K, R> {
     pub(super) paused_calls: u64,
     /// When the guest was let go.
     released_ns: u64,
+    /// Xen tracks the guest for us.
+    pub(super) tracked: bool,
 }
 
 impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
@@ -80,6 +82,7 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
             paused_ns: 0,
             paused_calls: 0,
             released_ns: 0,
+            tracked: false,
         }
     }
 
@@ -111,7 +114,7 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
     fn execute(&mut self, action: Action, state: State) -> Result<Observation, Trouble> {
         match action {
             Action::Prepare => self.prepare(),
-            Action::Enable => done(self.target.enable()),
+            Action::Enable => self.enable(),
             Action::Round(pass) => self.round(pass),
             Action::Recheck => self.recheck(),
             Action::AwaitSuspend => self.await_suspend(),
@@ -278,7 +281,7 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
             dirty_current: self.counters.dirty,
             sent_round,
             sent_total: self.counters.pages + self.counters.zero,
-            unsent: work.tracking.send.count(),
+            unsent: work.tracking.send.count().saturating_add(work.tracking.deferred.count()),
             growth: growth(dirty, took_ns).min(work.dirty_max - dirty),
             dirty_max: work.dirty_max,
             space_left,
@@ -336,15 +339,6 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
         Ok(Observation::Done)
     }
 
-    fn tracking_off(&mut self) -> Result<Observation, Trouble> {
-        let answer = self.target.off();
-        if answer.is_err() {
-            // Another tool in the middle of a call makes Xen answer -EBUSY: give it a moment before the next attempt.
-            let _ = self.desk.wait(limits::OFF_RETRY_NS);
-        }
-        done(answer)
-    }
-
     /// The keeper leaves once it has read *captured*, so that is said only now that tracking is off: a stub that dies
     /// before is still watched, one that dies later leaves nothing on.
     fn flush(&mut self) -> Result<Observation, Trouble> {
@@ -355,6 +349,10 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
         Self::work(&mut self.work)?.tape.end(self.released_ns, &self.counters);
         let platform = Self::work(&mut self.work)?.platform.bytes()?;
         self.recorder.attach(Attachment::PlatformRecords, platform)?;
+        let page_types = self.target.page_types()?;
+        if !page_types.is_empty() {
+            self.recorder.attach(Attachment::PageTypes, &page_types)?;
+        }
         self.counters.elapsed_us = self.desk.elapsed_us();
         let stats = self.counters.to_string();
         self.recorder.attach(Attachment::Stats, stats.as_bytes())?;
@@ -387,6 +385,6 @@ fn growth(dirty: u64, took_ns: u64) -> u64 {
         .map_or(0, |pages| u64::try_from(pages).unwrap_or(u64::MAX))
 }
 
-fn done(answer: Result<(), impl Into<Trouble>>) -> Result<Observation, Trouble> {
+pub(super) fn done(answer: Result<(), impl Into<Trouble>>) -> Result<Observation, Trouble> {
     answer.map(|()| Observation::Done).map_err(Into::into)
 }

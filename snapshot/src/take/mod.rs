@@ -10,6 +10,7 @@ mod recorder;
 mod records;
 mod stage;
 mod store;
+mod track;
 
 pub use desk::Hold;
 pub use engine::{Engine, Options, Target};

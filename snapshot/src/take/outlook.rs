@@ -20,8 +20,10 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
             return Ok(());
         }
         let start_ns = self.desk.now_ns();
-        self.platform_state()?;
-        Self::work(&mut self.work)?.platform.clear();
+        let platform = &mut Self::work(&mut self.work)?.platform;
+        self.target.rehearse_platform(&mut |kind, body| platform.push(kind, body))?;
+        platform.bytes().map(|_| ())?;
+        platform.clear();
         let state_ns = self.desk.now_ns();
         self.target.info()?;
         let info_ns = self.desk.now_ns();

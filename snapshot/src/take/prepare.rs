@@ -86,23 +86,23 @@ fn check_guest(info: &DomainInfo, take: &Take) -> Result<(), Trouble> {
     if info.paused {
         return Err(Trouble::new(Fault::Paused, "the guest is paused: xl unpause"));
     }
-    if !info.hvm {
-        return Err(Trouble::new(Fault::NotHvm, "the guest is PV; only PVH guests can be taken"));
-    }
     Ok(())
 }
 
 fn allocate(info: &DomainInfo, max_gfn: Gfn, take: &Take, options: &Options) -> Result<Work, Trouble> {
     let policy = Policy::from(take);
     let vcpus = info.max_vcpu_id.min(VCPUS_MAX - 1) as usize + 1;
-    let platform_bytes = PLATFORM_RECORDS_BYTES + PLATFORM_VCPU_BYTES * vcpus;
-    let fixed_bytes = platform_bytes + Tape::bytes_for(policy.rounds());
-    let needed = Tracking::bytes_for(max_gfn, policy.is_live()).and_then(|bytes| bytes.checked_add(fixed_bytes));
+    // X86_PV_P2M_FRAMES has 8 bytes for 512 pfns.
+    let frames_bytes = if info.hvm { 0 } else { usize::try_from(max_gfn.raw() / 64).unwrap_or(usize::MAX) };
+    let platform_bytes = (PLATFORM_RECORDS_BYTES + PLATFORM_VCPU_BYTES * vcpus).saturating_add(frames_bytes);
+    let fixed_bytes = platform_bytes.saturating_add(Tape::bytes_for(policy.rounds()));
+    let needed =
+        Tracking::bytes_for(max_gfn, policy.is_live(), !info.hvm).and_then(|bytes| bytes.checked_add(fixed_bytes));
     let left = needed.and_then(|bytes| options.memory_bytes.checked_sub(bytes)).ok_or_else(|| {
         let reason = format_args!("the stub's memory does not suffice for a guest up to gfn {max_gfn}");
         Trouble::new(Fault::NoMemory, reason)
     })?;
-    let tracking = Tracking::try_new(max_gfn, policy.is_live()).ok_or_else(no_memory)?;
+    let tracking = Tracking::try_new(max_gfn, policy.is_live(), !info.hvm).ok_or_else(no_memory)?;
     let platform = Records::try_new(platform_bytes).ok_or_else(no_memory)?;
     let tape = Tape::try_new(policy.rounds()).ok_or_else(no_memory)?;
     let spill = Spill::try_new().ok_or_else(no_memory)?;

@@ -15,14 +15,17 @@ use crate::status::Counters;
 pub enum Attachment {
     /// The guest's configuration, JSON as dom0 sent it.
     ConfigJson,
-    /// libxc records (X86_CPUID_POLICY, X86_MSR_POLICY), whole records as they go into a stream.
+    /// libxc records (X86_PV_INFO, X86_CPUID_POLICY, X86_MSR_POLICY), whole records as they go into a stream.
     StaticRecords,
-    /// libxc records of the instant of the pause (X86_TSC_INFO, HVM_CONTEXT, HVM_PARAMS).
+    /// libxc records of the instant of the pause (X86_TSC_INFO, HVM_CONTEXT, HVM_PARAMS; for PV X86_PV_P2M_FRAMES,
+    /// X86_TSC_INFO, SHARED_INFO, X86_PV_VCPU_*).
     PlatformRecords,
     /// The session's counters, lines `key=value`.
     Stats,
     /// The rounds, as [`crate::trace`] encodes them.
     Trace,
+    /// Which pages of a PV guest are page tables ([`crate::pv::PageTypes`]).
+    PageTypes,
 }
 
 impl fmt::Display for Attachment {
@@ -33,6 +36,7 @@ impl fmt::Display for Attachment {
             Self::PlatformRecords => "platform records",
             Self::Stats => "statistics",
             Self::Trace => "trace",
+            Self::PageTypes => "page types",
         })
     }
 }

@@ -7,11 +7,11 @@
 
 use super::recorder::Recorder;
 use crate::copy::{self, Attend, next_batch, store_page, unreadable};
-use crate::ports::GuestMemory;
+use crate::ports::{GuestMemory, PageError};
 use crate::session::Trouble;
 use crate::staging::Staging;
 use crate::status::Counters;
-use crate::tracking::{Batch, Tracking};
+use crate::tracking::{Batch, Bitmap, Tracking};
 
 /// Pages that leave staging between two looks at dom0.
 const DRAIN_PAGES: usize = 256;
@@ -76,8 +76,9 @@ impl<T: GuestMemory, R: Recorder> StageRun<'_, T, R> {
     }
 
     /// False if there is no room for all of the batch, or not all of it can be read now: it waits for the last set.
+    /// What only does not settle waits there alone.
     fn stage_batch(&mut self) -> Result<bool, Trouble> {
-        let Tracking { batch, unknown, .. } = &mut *self.tracking;
+        let Tracking { batch, unknown, deferred, .. } = &mut *self.tracking;
         let staging = &mut *self.staging;
         let free = staging.capacity() - staging.used();
         if (batch.gfns().len() + unknown.gfns().len()) as u64 > free {
@@ -89,11 +90,11 @@ impl<T: GuestMemory, R: Recorder> StageRun<'_, T, R> {
         if fits && !batch.gfns().is_empty() {
             self.target.land(batch.gfns(), staging)?;
         }
-        Ok(fits && staging.is_landed() && staging.failure().is_none())
+        Ok(fits && staging.is_landed() && defer(staging, batch, deferred))
     }
 
     fn stage_last(&mut self) -> Result<(), Trouble> {
-        let Tracking { batch, unknown, populated, .. } = &mut *self.tracking;
+        let Tracking { batch, unknown, populated, deferred, .. } = &mut *self.tracking;
         let (staging, spill) = (&mut *self.staging, &mut *self.spill);
         staging.begin_batch();
         spill.pages.split_from(batch, |&gfn| staging.admit(gfn));
@@ -102,7 +103,7 @@ impl<T: GuestMemory, R: Recorder> StageRun<'_, T, R> {
         if !batch.gfns().is_empty() {
             self.target.land(batch.gfns(), staging)?;
         }
-        if let Some((index, error)) = staging.failure() {
+        if let Some(&(index, error)) = staging.failures().first() {
             return Err(batch.gfns().get(index).map_or_else(copy::incomplete, |&gfn| unreadable(gfn, error)));
         }
         if !staging.is_landed() {
@@ -115,8 +116,16 @@ impl<T: GuestMemory, R: Recorder> StageRun<'_, T, R> {
             self.recorder.run_begin()?;
         }
         let lists = (spill.pages.gfns(), spill.holes.gfns());
-        copy::send(self.target, self.recorder, populated, self.counters, lists, true)
+        copy::send(self.target, self.recorder, (populated, deferred), self.counters, lists, true)
     }
+}
+
+/// Puts what did not settle off to the last set, which overwrites its place. False: something else went wrong.
+fn defer(staging: &Staging, batch: &Batch, deferred: &mut Bitmap) -> bool {
+    staging.failures().iter().all(|&(index, error)| {
+        let gfn = batch.gfns().get(index).filter(|_| error == PageError::UNSETTLED && !deferred.is_empty());
+        gfn.map(|&gfn| deferred.insert(gfn)).is_some()
+    })
 }
 
 /// Between two batches of the first pass; true when the guest stands.

@@ -36,6 +36,7 @@ impl Attachment {
             Self::PlatformRecords => AttachmentKind::PLATFORM_RECORDS,
             Self::Stats => AttachmentKind::STATS,
             Self::Trace => AttachmentKind::TRACE,
+            Self::PageTypes => AttachmentKind::PAGE_TYPES,
         }
     }
 }

@@ -25,6 +25,9 @@ pub struct Tracking {
     pub populated: Bitmap,
     /// What became dirty again since the last CLEAN. Has no room in a take without rounds.
     pub skip: Bitmap,
+    /// What did not settle while the guest ran (page tables of a PV guest): each pass from here on tries it again. Has
+    /// room in a live take of a PV guest only.
+    pub deferred: Bitmap,
     /// A page was found since the last full pass that was not there before: then another may have left.
     pub moved: bool,
     /// One past the highest gfn.
@@ -35,19 +38,20 @@ pub struct Tracking {
 }
 
 impl Tracking {
-    /// Bytes that the bitmaps of a take of gfns up to `max_gfn` need.
-    pub fn bytes_for(max_gfn: Gfn, live: bool) -> Option<usize> {
-        Bitmap::bytes_for(max_gfn)?.checked_mul(if live { 3 } else { 2 })
+    /// Bytes that the bitmaps of a take of gfns up to `max_gfn` need; a PV guest `defers` pages.
+    pub fn bytes_for(max_gfn: Gfn, live: bool, defers: bool) -> Option<usize> {
+        Bitmap::bytes_for(max_gfn)?.checked_mul(2 + usize::from(live) + usize::from(live && defers))
     }
 
     /// All the memory of a take; `None` if there is not enough.
-    pub fn try_new(max_gfn: Gfn, live: bool) -> Option<Self> {
+    pub fn try_new(max_gfn: Gfn, live: bool, defers: bool) -> Option<Self> {
         let mut types = Vec::new();
         types.try_reserve_exact(BATCH_MAX).ok()?;
         Some(Self {
             send: Bitmap::try_new(max_gfn)?,
             populated: Bitmap::try_new(max_gfn)?,
             skip: if live { Bitmap::try_new(max_gfn)? } else { Bitmap::without_room() },
+            deferred: if live && defers { Bitmap::try_new(max_gfn)? } else { Bitmap::without_room() },
             moved: false,
             end: max_gfn.raw().checked_add(1)?,
             batch: Batch::try_new()?,
@@ -61,6 +65,7 @@ impl Tracking {
         let count = log.clean(self.skip.words_mut())?;
         self.send.union_with(&self.skip);
         self.skip.clear();
+        self.try_deferred();
         Ok(count)
     }
 
@@ -69,7 +74,14 @@ impl Tracking {
         let count = log.peek_final(self.skip.words_mut())?;
         self.send.union_with(&self.skip);
         self.skip.clear();
+        self.try_deferred();
         Ok(count)
+    }
+
+    /// What was put off is sent with the rest.
+    fn try_deferred(&mut self) {
+        self.send.union_with(&self.deferred);
+        self.deferred.clear();
     }
 
     /// Learns what of `send` is dirty again, so that this pass can leave it to the next.

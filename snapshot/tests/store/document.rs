@@ -61,6 +61,7 @@ fn the_constants_are_in_the_document() {
     says(format!("(blocks {} to {})", layout::KEY_AREA_FIRST, layout::META_FIRST - 1));
     says(format!("(blocks {} to {})", layout::LEASE_FIRST, layout::LEASE_FIRST + u64::from(layout::LEASES) - 1));
     says(format!("`min(S0, {})`", layout::SNAPSHOTS_MAX));
+    says(format!("2^{} ranges", snapshot::pv::RANGES_MAX.ilog2()));
     for magic in [layout::SUPERBLOCK_MAGIC, layout::HEARTBEAT_MAGIC, layout::LEASE_MAGIC, layout::ROOT_MAGIC] {
         says(format!("`{}`", core::str::from_utf8(&magic).unwrap()));
     }

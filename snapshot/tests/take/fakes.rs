@@ -193,10 +193,8 @@ impl GuestMemory for Target {
     }
 }
 
-struct Unplaced;
-
 impl Target {
-    fn land_one(&mut self, index: usize, gfn: Gfn, at: &mut dyn Landing) -> Result<(), Unplaced> {
+    fn land_one(&mut self, index: usize, gfn: Gfn, at: &mut dyn Landing) -> Result<(), Stop> {
         let page = {
             let mut world = self.0.borrow_mut();
             world.now_ns += 1_000;
@@ -205,12 +203,7 @@ impl Target {
             }
             page_of(&world, gfn.raw() as usize)
         };
-        let place = at.place(index).ok_or(Unplaced)?;
-        match page {
-            Ok(page) => *place = page,
-            Err(error) => at.failed(index, error),
-        }
-        Ok(())
+        at.land(index, &mut |place| page.map(|page| *place = page))
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod frames;
 mod peace;
+mod pv;
 mod rounds;
 mod selftest;
 mod state;
@@ -19,6 +20,9 @@ use xen_hypercall::{DomId, Domctl};
 
 const USAGE: &str = "usage: probe COMMAND DOMID
   frames     `gfn type digest` of every populated frame (PVH, HVM)
+  pvframes   the same of a suspended PV guest, `pfn type digest`, page tables with pfns
+  pvvcpus    `type vcpu length digest` of what an image has for each of its vCPUs
+  pfn MFN    the pfn of a PV guest's machine frame, both decimal
   page GFN   the contents of one frame
   vcpu       `type instance length bytes` of every record of the HVM context; the TSC reads 0
   registers  a PV guest's registers that carry a hypercall's arguments
@@ -51,6 +55,9 @@ fn main() -> Result<()> {
     let mut out = BufWriter::new(std::io::stdout().lock());
     match (*command, rest) {
         ("frames", []) => frames::run(&probe, &mut out)?,
+        ("pvframes", []) => pv::frames(&probe, &mut out)?,
+        ("pvvcpus", []) => pv::vcpus(&probe, &mut out)?,
+        ("pfn", [mfn]) => pv::pfn(&probe, mfn, &mut out)?,
         ("vcpu", []) => state::context(&probe, &mut out)?,
         ("page", [gfn]) => frames::one(&probe, gfn, &mut out)?,
         ("registers", []) => state::registers(&probe, &mut out)?,

@@ -1,0 +1,343 @@
+//! A PV guest in a machine of 64-bit frames, stricter than Xen: frames of others, a hole in the M2P, page tables that
+//! change while they are read, pages that move to other frames. The model keeps page tables as pfns and makes machine
+//! frames of them when somebody reads, so what a snapshot has to hold is known without normalising anything.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use snapshot::ports::{PAGE_SIZE, Page};
+
+/// Frames of the machine that the M2P covers; those of one stretch have no entries.
+pub const MFNS: u64 = 9000;
+pub const HOLE: std::ops::Range<u64> = 4000..4100;
+/// A frame of another domain, whose owner calls it pfn 3.
+pub const FOREIGN: u64 = 77;
+pub const SHARED_INFO: u64 = 78;
+
+pub const PFNS: u64 = 1300;
+/// Where the guest keeps things: the p2m's frames, the tables that map them, what the vCPU names.
+pub const LEAVES: std::ops::Range<u64> = 20..23;
+pub const MAPPING: [u64; 4] = [30, 31, 32, 33];
+pub const START_INFO: u64 = 40;
+pub const GDT: u64 = 41;
+pub const TREE: [u64; 2] = [42, 43];
+/// L1 tables from the beginning.
+pub const TABLES: std::ops::Range<u64> = 50..70;
+/// Not memory.
+const BALLOONED: std::ops::Range<u64> = 700..720;
+pub const VADDR: u64 = 0xffff_c900_0000_0000;
+
+/// What an entry of a page table leads to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Entry {
+    /// A page of the guest, with these flags.
+    Pfn(u64, u64),
+    /// A machine frame, whoever's.
+    Frame(u64, u64),
+    /// Any bits.
+    Raw(u64),
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Content {
+    Data(u64),
+    Table(u8, BTreeMap<usize, Entry>),
+    /// A frame of the p2m: its number.
+    Leaf(u64),
+    /// Words as they are.
+    Words(BTreeMap<usize, u64>),
+}
+
+pub struct Guest {
+    rng: u64,
+    /// Frame of each pfn.
+    pub p2m: Vec<Option<u64>>,
+    pub m2p: Vec<Option<u64>>,
+    pub pages: BTreeMap<u64, Content>,
+    pub pinned: BTreeSet<u64>,
+    pub dirty: BTreeSet<u64>,
+    pub log_dirty: bool,
+    pub can_track: bool,
+    /// Of an address.
+    pub bits: u32,
+    pub suspended: bool,
+    pub generation: u64,
+    /// The linear list, else the tree.
+    pub linear: bool,
+    pub max_pfn: u64,
+    /// Words of the p2m that say something else than the truth.
+    pub lies: BTreeMap<u64, u64>,
+    pub held: Vec<u64>,
+    pub calls: u64,
+    /// What the guest does at every call while it runs.
+    pub mischief: Option<fn(&mut Guest)>,
+    /// Actions between two calls.
+    pub busy: u64,
+    pub vcpus: Vec<Option<bool>>,
+    /// What is to be in the snapshot.
+    pub truth: BTreeMap<u64, (u8, Page)>,
+}
+
+pub type Shared = Rc<RefCell<Guest>>;
+
+impl Guest {
+    pub fn new(seed: u64) -> Self {
+        let mut guest = Self {
+            rng: seed,
+            p2m: vec![None; PFNS as usize],
+            m2p: vec![None; MFNS as usize],
+            pages: BTreeMap::new(),
+            pinned: BTreeSet::new(),
+            dirty: BTreeSet::new(),
+            log_dirty: false,
+            can_track: true,
+            bits: 64,
+            suspended: false,
+            generation: 4,
+            linear: true,
+            max_pfn: PFNS,
+            lies: BTreeMap::new(),
+            held: Vec::new(),
+            calls: 0,
+            mischief: None,
+            busy: 4,
+            vcpus: vec![Some(true)],
+            truth: BTreeMap::new(),
+        };
+        guest.m2p[FOREIGN as usize] = Some(3);
+        for pfn in (0..PFNS).filter(|pfn| !BALLOONED.contains(pfn)) {
+            let mfn = guest.free_frame();
+            guest.p2m[pfn as usize] = Some(mfn);
+            guest.m2p[mfn as usize] = Some(pfn);
+            let content = if guest.random(3) == 0 { 0 } else { guest.random(u64::MAX) };
+            guest.pages.insert(pfn, Content::Data(content));
+        }
+        guest.furnish();
+        guest
+    }
+
+    fn furnish(&mut self) {
+        for pfn in LEAVES {
+            self.pages.insert(pfn, Content::Leaf(pfn - LEAVES.start));
+        }
+        // L4, L3, L2, L1 of the p2m's address: 0xffffc90000000000 has slots 402, 0x24 * 8, 0, 0.
+        let slots = [VADDR >> 39 & 511, VADDR >> 30 & 511, VADDR >> 21 & 511].map(|slot| slot as usize);
+        for (depth, slot) in slots.into_iter().enumerate() {
+            let below = BTreeMap::from([(slot, Entry::Pfn(MAPPING[depth + 1], 0x67))]);
+            self.pages.insert(MAPPING[depth], Content::Table(4 - depth as u8, below));
+        }
+        let leaves = LEAVES.enumerate().map(|(slot, pfn)| (slot, Entry::Pfn(pfn, 0x8000_0000_0000_0063))).collect();
+        self.pages.insert(MAPPING[3], Content::Table(1, leaves));
+        if let Some(Content::Table(_, top)) = self.pages.get_mut(&MAPPING[0]) {
+            top.insert(256, Entry::Frame(FOREIGN, 0x67));
+            top.insert(0, Entry::Raw(0x1234_5000));
+        }
+        self.pinned.insert(MAPPING[0]);
+        let lists = LEAVES.map(|pfn| self.p2m[pfn as usize].unwrap()).enumerate().collect();
+        self.pages.insert(TREE[1], Content::Words(lists));
+        let list = BTreeMap::from([(0, self.p2m[TREE[1] as usize].unwrap())]);
+        self.pages.insert(TREE[0], Content::Words(list));
+        for pfn in TABLES {
+            let entries = (0..6).map(|_| (self.random(512) as usize, self.entry())).collect();
+            self.pages.insert(pfn, Content::Table(1, entries));
+        }
+    }
+
+    fn free_frame(&mut self) -> u64 {
+        loop {
+            let mfn = self.random(MFNS - 100) + 100;
+            if self.m2p[mfn as usize].is_none() && !HOLE.contains(&mfn) {
+                return mfn;
+            }
+        }
+    }
+
+    pub fn random(&mut self, below: u64) -> u64 {
+        self.rng = self.rng.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.rng;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (bits ^ (bits >> 31)) % below
+    }
+
+    fn entry(&mut self) -> Entry {
+        let pfn = self.random(PFNS);
+        match self.random(5) {
+            0 => Entry::Raw(self.random(u64::MAX) & !1),
+            _ if self.p2m[pfn as usize].is_none() => Entry::Raw(0),
+            _ => Entry::Pfn(pfn, 0x8000_0000_0000_0067),
+        }
+    }
+
+    // What the hypervisor knows.
+
+    pub fn owner_pfn(&self, mfn: u64) -> Option<u64> {
+        let pfn = self.m2p.get(mfn as usize).copied().flatten()?;
+        (self.p2m.get(pfn as usize).copied().flatten() == Some(mfn)).then_some(pfn)
+    }
+
+    pub fn kind(&self, pfn: u64) -> u8 {
+        match self.pages.get(&pfn) {
+            Some(Content::Table(level, _)) => level | if self.pinned.contains(&pfn) { 8 } else { 0 },
+            _ => 0,
+        }
+    }
+
+    pub fn mark(&mut self, pfn: u64) {
+        if self.log_dirty {
+            self.dirty.insert(pfn);
+        }
+    }
+
+    /// The bytes of a frame; with `pfns`, as a stream has them.
+    pub fn bytes(&self, pfn: u64, pfns: bool) -> Page {
+        let mut page = [0; PAGE_SIZE];
+        let mut put = |slot: usize, word: u64| page[slot * 8..slot * 8 + 8].copy_from_slice(&word.to_le_bytes());
+        match &self.pages[&pfn] {
+            Content::Data(word) => [0, 100, 511].iter().for_each(|slot| put(*slot, *word)),
+            Content::Words(words) => words.iter().for_each(|(slot, word)| put(*slot, *word)),
+            Content::Leaf(number) => (0..512).for_each(|slot| put(slot, self.p2m_word(number * 512 + slot as u64))),
+            Content::Table(level, entries) => {
+                for (slot, entry) in entries.iter().filter(|(s, _)| !pfns || *level != 4 || !(256..272).contains(*s)) {
+                    put(*slot, self.entry_word(*entry, pfns));
+                }
+            }
+        }
+        page
+    }
+
+    /// One word of a frame, as Xen and we read it.
+    pub fn word(&self, pfn: u64, slot: usize) -> u64 {
+        match &self.pages[&pfn] {
+            Content::Leaf(number) => self.p2m_word(number * 512 + slot as u64),
+            _ => u64::from_le_bytes(*self.bytes(pfn, false).as_chunks::<8>().0.get(slot).unwrap()),
+        }
+    }
+
+    fn entry_word(&self, entry: Entry, pfns: bool) -> u64 {
+        match entry {
+            Entry::Raw(word) => word,
+            Entry::Frame(mfn, flags) => mfn << 12 | flags,
+            Entry::Pfn(pfn, flags) if pfns => pfn << 12 | flags,
+            Entry::Pfn(pfn, flags) => self.p2m[pfn as usize].unwrap() << 12 | flags,
+        }
+    }
+
+    fn p2m_word(&self, pfn: u64) -> u64 {
+        let truth = self.p2m.get(pfn as usize).copied().flatten().unwrap_or(u64::MAX);
+        self.lies.get(&pfn).copied().unwrap_or(truth)
+    }
+
+    pub fn shared_info(&self) -> Page {
+        let mut page = [0x5a; PAGE_SIZE];
+        let root = self.p2m[TREE[0] as usize].unwrap();
+        let cr3 = if self.linear { self.p2m[MAPPING[0] as usize].unwrap() << 12 } else { 0 };
+        for (at, word) in [self.max_pfn, root, 0, cr3, VADDR, self.generation].into_iter().enumerate() {
+            page[3088 + at * 8..3096 + at * 8].copy_from_slice(&word.to_le_bytes());
+        }
+        page
+    }
+
+    // What the guest does.
+
+    /// A call of ours begins, or a page is about to be copied.
+    pub fn runs(&mut self) {
+        if self.suspended {
+            return;
+        }
+        if let Some(mischief) = self.mischief {
+            mischief(self);
+        }
+        for _ in 0..self.busy {
+            self.acts();
+        }
+    }
+
+    fn acts(&mut self) {
+        let pfn = 100 + self.random(300);
+        let table = TABLES.start + self.random(TABLES.end - TABLES.start);
+        match self.random(12) {
+            0..6 => self.writes(pfn),
+            6 | 7 => self.remaps(table),
+            8 => self.maps_foreign(table),
+            9 => self.turns(pfn),
+            10 => self.pins(table),
+            _ => self.moves(pfn),
+        }
+    }
+
+    fn writes(&mut self, pfn: u64) {
+        let word = if self.random(4) == 0 { 0 } else { self.random(u64::MAX) };
+        if let Some(Content::Data(content)) = self.pages.get_mut(&pfn) {
+            *content = word;
+            self.mark(pfn);
+        }
+    }
+
+    fn remaps(&mut self, table: u64) {
+        let (slot, entry) = (self.random(512) as usize, self.entry());
+        if let Some(Content::Table(_, entries)) = self.pages.get_mut(&table) {
+            entries.insert(slot, entry);
+            self.mark(table);
+        }
+    }
+
+    /// A grant of somebody else's page is mapped; it is gone when the guest suspends.
+    fn maps_foreign(&mut self, table: u64) {
+        if let Some(Content::Table(1, entries)) = self.pages.get_mut(&table) {
+            entries.insert(500, Entry::Frame(FOREIGN, 0x67));
+            self.mark(table);
+        }
+    }
+
+    /// A page becomes a page table, or stops being one.
+    pub fn turns(&mut self, pfn: u64) {
+        let next = match self.pages.get(&pfn) {
+            Some(Content::Data(_)) => Content::Table(1, BTreeMap::from([(9, self.entry()), (511, self.entry())])),
+            Some(Content::Table(..)) => Content::Data(self.random(u64::MAX)),
+            _ => return,
+        };
+        self.pages.insert(pfn, next);
+        self.pinned.remove(&pfn);
+        self.mark(pfn);
+    }
+
+    fn pins(&mut self, table: u64) {
+        if !self.pinned.remove(&table) {
+            self.pinned.insert(table);
+        }
+        self.mark(table);
+    }
+
+    /// A page gets another frame (XENMEM_exchange); every table that maps it is written.
+    fn moves(&mut self, pfn: u64) {
+        let Some(old) = self.p2m[pfn as usize] else { return };
+        let mfn = self.free_frame();
+        (self.m2p[old as usize], self.m2p[mfn as usize], self.p2m[pfn as usize]) = (None, Some(pfn), Some(mfn));
+        self.mark(pfn);
+        self.mark(LEAVES.start + pfn / 512);
+        let maps = |content: &Content| {
+            matches!(content, Content::Table(_, entries)
+                if entries.values().any(|entry| matches!(entry, Entry::Pfn(to, _) if *to == pfn)))
+        };
+        let tables: Vec<u64> = self.pages.iter().filter(|(_, content)| maps(content)).map(|(pfn, _)| *pfn).collect();
+        tables.into_iter().for_each(|table| self.mark(table));
+    }
+
+    /// Foreign mappings go, everything is pinned; from now on nothing changes.
+    pub fn suspend(&mut self, tidy: bool) {
+        let tables: Vec<u64> =
+            self.pages.iter().filter(|(_, c)| matches!(c, Content::Table(..))).map(|(p, _)| *p).collect();
+        for table in tables {
+            if let Some(Content::Table(1, entries)) = self.pages.get_mut(&table).filter(|_| tidy)
+                && entries.remove(&500).is_some()
+            {
+                self.mark(table);
+            }
+        }
+        self.suspended = true;
+        let pages = self.pages.keys().filter(|pfn| self.p2m[**pfn as usize].is_some());
+        self.truth = pages.map(|pfn| (*pfn, (self.kind(*pfn), self.bytes(*pfn, true)))).collect();
+    }
+}
