@@ -3,8 +3,8 @@
 use anyhow::Result;
 
 use super::{
-    aftermath, bad_input, bad_middle, boot, endings, flask, guest, kills, oracle, pv, registers, restores, rounds,
-    staged, stores, take_restore,
+    aftermath, bad_input, bad_middle, boot, endings, flask, guest, kills, oracle, pv, pv_hostile, registers, restores,
+    rounds, staged, stores, take_restore,
 };
 use crate::lab::{Lab, Spec};
 
@@ -52,6 +52,8 @@ pub fn all() -> Vec<Scenario> {
         Scenario { slow: true, ..shared("staged", staged::run) },
         // Not in CI: nine takes; pv has two.
         Scenario { slow: true, ..shared("pv_more", pv::run_more) },
+        // Not in CI: it has not been seen to pass often enough.
+        Scenario { slow: true, ..shared("pv_hostile", pv_hostile::run) },
         // Not in CI: each takes seven to ten minutes, most of them deadlines that have to pass, or rounds.
         Scenario { slow: true, ..shared("bad_middle", bad_middle::run) },
         Scenario { slow: true, ..shared("rounds", rounds::run) },

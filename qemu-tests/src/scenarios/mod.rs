@@ -16,6 +16,7 @@ mod instant;
 mod kills;
 mod oracle;
 mod pv;
+mod pv_hostile;
 mod registers;
 mod restores;
 mod rounds;

@@ -4,12 +4,14 @@
 //! outcome goes to the console (`probe DOMID NAME ERRNO`, 0 = allowed) and to `data/livesave/probe/DOMID`, and
 //! `data/livesave/probe/done` is written last. Booted as dom0 it tests the argument registers instead (`slots.rs`).
 //! With `arity=N` it ends with a call of N arguments, whose registers dom0 reads (`registers.rs`).
-//! With `fault=NAME` it commits that fault (`faults.rs`).
+//! With `fault=NAME` it commits that fault (`faults.rs`), with `lie=NAME` it lies about its p2m (`liar.rs`).
 //! It never belongs into an installation: where the policy fails, its probes take effect.
 #![cfg_attr(feature = "image", no_std, no_main)]
 
 #[cfg(feature = "image")]
 mod faults;
+#[cfg(feature = "image")]
+mod liar;
 #[cfg(feature = "image")]
 mod probes;
 #[cfg(feature = "image")]
@@ -37,7 +39,7 @@ mod image {
     use xen_drivers::xenstore::{Nodes, XsError};
     use xen_hypercall::DomId;
 
-    use super::{faults, probes, registers, slots};
+    use super::{faults, liar, probes, registers, slots};
 
     /// Most targets.
     const TARGETS: usize = 8;
@@ -61,6 +63,10 @@ mod image {
         if let Some(name) = start.command_line().and_then(|line| line.strip_prefix("fault=")) {
             faults::commit(name.trim());
             hv::power_off();
+        }
+        if let Some(name) = start.command_line().and_then(|line| line.strip_prefix("lie=")) {
+            _ = liar::lie(name.trim(), start.store_port);
+            panic::die(&"no such lie, or no memory for it");
         }
         let Some(targets) = start.command_line().and_then(targets) else {
             panic::die(&"command line: want target=DOMID, one to eight times");

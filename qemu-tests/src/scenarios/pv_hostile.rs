@@ -1,0 +1,106 @@
+//! PV guests that lie about their p2m, or go away under the take: each take ends with a cause, in bounded time, and
+//! with the memory that the stub had before; the guest runs on, and the next guest's snapshot is whole.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::words::{self, TAKE_WAIT, fails_with, json, number, succeed};
+use crate::lab::{GuestKind, Lab};
+use crate::say;
+use crate::verdict::check;
+
+/// The test kernel, which tells the lies.
+const KERNEL: &str = "/boot/prober";
+const CONSOLE: &str = "/var/log/xen/console/guest-liar.log";
+/// docs/operating/exit-codes.md.
+const VOID: i32 = 32;
+const NOT_ACKED: i32 = 24;
+const GUEST_ENDED: i32 = 26;
+/// `lie=` on the test kernel's command line, and how a take of it ends. The guest that loops has a p2m that can be
+/// followed, so that the take comes to the suspend, of which this kernel knows nothing.
+const LIES: [(&str, i32, &str); 6] = [
+    ("huge", VOID, "larger than the stub can follow"),
+    ("odd", VOID, "changes it all the time"),
+    ("restless", VOID, "changes it all the time"),
+    ("foreign", VOID, "no frame of the guest"),
+    ("beyond", VOID, "no frame of the guest"),
+    ("loop", NOT_ACKED, ""),
+];
+/// The keeper waits half a minute for a guest that does not answer; the machine is slow, and may be busy.
+const MOST: Duration = Duration::from_secs(180);
+
+/// Every lie, a guest that is destroyed under the take, and a take of another guest.
+pub fn run(lab: &Lab) -> Result<()> {
+    lab.init_store()?;
+    lab.start_stub("")?;
+    let mut spec = words::target("honest", 96, "ls.mem=16 ls.dirty=8 ls.tick=40 ls.publish=2");
+    spec.kind = GuestKind::Pv;
+    let honest = lab.create_guest(&spec)?;
+    succeed(lab, "livesave take honest --name before --mode save")?;
+    let free = memory_free(lab)?;
+    for (lie, exit, says) in LIES {
+        lied(lab, lie, exit, says).with_context(|| lie.to_owned())?;
+    }
+    destroyed(lab).context("destroyed")?;
+    let now = memory_free(lab)?;
+    check(now == free, || format!("the stub had {free} bytes free, and has {now}"))?;
+    succeed(lab, "livesave take honest --name after --mode save")?;
+    succeed(lab, "livesave verify honest@after")?;
+    let whole = honest.wait_whole_pass(lab)?;
+    check(whole.errors == 0, || format!("the other guest: {whole:?}"))?;
+    words::tracking_is_off(lab, &honest)?;
+    lab.sh("xl destroy honest")?;
+    lab.stop_stub()
+}
+
+fn memory_free(lab: &Lab) -> Result<u64> {
+    number(&json(lab, "livesave status")?, "/stub/memory_free")
+}
+
+/// Starts a liar that has begun.
+fn start(lab: &Lab, lie: &str) -> Result<()> {
+    let config = format!(
+        "name = \"liar\"\ntype = \"pv\"\nmemory = 32\nvcpus = 1\nkernel = \"{KERNEL}\"\ncmdline = \"lie={lie}\"\n\
+         seclabel = \"{}\"\non_poweroff = \"preserve\"\non_crash = \"preserve\"\n",
+        crate::lab::TARGET_LABEL
+    );
+    lab.put_bytes(config.as_bytes(), "/run/liar.cfg")?;
+    lab.sh(&format!("rm -f {CONSOLE}; xl create -q /run/liar.cfg"))?;
+    lab.sh("xenstore-write /local/domain/$(xl domid liar)/control/feature-suspend 1")?;
+    lab.wait_until("the test kernel lies", TAKE_WAIT, |lab| {
+        Ok(lab.run(&format!("cat {CONSOLE}"))?.text().contains(&format!("lying: {lie}")))
+    })
+}
+
+fn lied(lab: &Lab, lie: &str, exit: i32, says: &str) -> Result<()> {
+    start(lab, lie)?;
+    let began = Instant::now();
+    let output = lab.run_for("livesave take liar", TAKE_WAIT)?;
+    let said = format!("{} {}", output.text(), output.errors());
+    check(output.status == exit && said.contains(says), || {
+        format!("ended with {}, not {exit}: {said}\n{}", output.status, lab.stub_console())
+    })?;
+    let took = began.elapsed();
+    check(took < MOST, || format!("it took {took:?}"))?;
+    let info = lab.sh("D=$(xl domid liar); probe info $D; probe logdirty $D status")?;
+    check(info.contains("shutdown=no") && info.ends_with("off"), || format!("the liar was left as {info}"))?;
+    say!("   {lie:<9} {exit} in {:.1} s: {}", took.as_secs_f32(), said.lines().last().unwrap_or(""));
+    lab.sh("xl destroy liar")?;
+    fails_with(lab, "xl domid liar", 1).map(|_| ())
+}
+
+/// The guest goes while the stub waits for its suspend.
+fn destroyed(lab: &Lab) -> Result<()> {
+    start(lab, "loop")?;
+    let take = lab.spawn("livesave take liar", TAKE_WAIT)?;
+    lab.wait_until("the take wants the suspend", TAKE_WAIT, |lab| {
+        let status = json(lab, "livesave status")?;
+        Ok(status.pointer("/session/state").and_then(serde_json::Value::as_str) == Some("want-suspend"))
+    })?;
+    lab.sh("xl destroy liar")?;
+    let output = take.join()?;
+    check(output.status == GUEST_ENDED, || {
+        format!("ended with {}: {} {}", output.status, output.text(), output.errors())
+    })
+}
