@@ -179,11 +179,13 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
     /// Never more is written than was set aside.
     pub(super) fn spend(&mut self, pages: u64) -> Result<(), Trouble> {
         let left = self.space_left()?;
-        if pages > left {
-            let reason = format_args!("{pages} pages are to be sent, {left} fit the space that was set aside");
-            return Err(Trouble::new(Fault::NoSpace, reason));
+        if pages <= left {
+            return Ok(());
         }
-        Ok(())
+        let reason = format_args!("{pages} pages are to be sent, {left} fit the space that was set aside");
+        // The store had room for the guest as it was; it is the guest that must come to rest.
+        let fault = if self.full_passes > 1 { Fault::Ballooning } else { Fault::NoSpace };
+        Err(Trouble::new(fault, reason))
     }
 
     fn begin_trace(&mut self, kind: RoundKind) -> Result<(), Trouble> {
@@ -196,11 +198,26 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
     /// whatever comes or goes from here on shows in the size, in the bitmap, or in the next search.
     fn begin_full(&mut self) -> Result<(), Trouble> {
         if self.full_passes > 0 {
+            self.let_it_settle()?;
             Self::work(&mut self.work)?.tot_pages = running(self.target.info()?)?.tot_pages;
             self.search_everything()?;
             self.begin_dirty()?;
         }
         self.full_passes += 1;
+        Ok(())
+    }
+
+    /// Ballooning takes seconds: a pass before its end would be for nothing, and passes are counted.
+    fn let_it_settle(&mut self) -> Result<(), Trouble> {
+        let mut before = running(self.target.info()?)?.tot_pages;
+        for _ in 0..limits::SETTLE_LOOKS_MAX {
+            self.desk.attend(&self.counters)?;
+            self.desk.wait(limits::SETTLE_NS)?;
+            let now = running(self.target.info()?)?.tot_pages;
+            if core::mem::replace(&mut before, now) == now {
+                break;
+            }
+        }
         Ok(())
     }
 
