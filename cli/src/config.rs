@@ -172,7 +172,8 @@ mod tests {
 
     #[test]
     fn a_guest_that_grew_after_its_configuration_was_read_fits_into_it() {
-        let kib = |config: &Config| (config.0["b_info"]["target_memkb"].clone(), config.0["b_info"]["max_memkb"].clone());
+        let kib =
+            |config: &Config| (config.0["b_info"]["target_memkb"].clone(), config.0["b_info"]["max_memkb"].clone());
         let mut config = Config::from_json(include_bytes!("../tests/data/config.json")).unwrap();
         let before = config.clone();
         assert!(!config.make_room_for(131_072 / 4 + 256) && config == before, "1 MiB more is room enough");

@@ -22,7 +22,9 @@ pub fn run(text: &str, output: &str, place: &Place) -> Outcome {
     let config = changed.then(|| config.to_json());
     let config = config.as_deref();
     if output == "-" {
-        return image::write(&mut reader, config, stdout().lock()).map(drop).map_err(image::unwritten("standard output"));
+        return image::write(&mut reader, config, stdout().lock())
+            .map(drop)
+            .map_err(image::unwritten("standard output"));
     }
     let file = files::create_secret(Path::new(output))?;
     let written = image::write(&mut reader, config, &file).map_err(image::unwritten(output)).and_then(|exported| {
