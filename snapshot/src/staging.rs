@@ -262,7 +262,8 @@ mod tests {
             assert!(gfns.is_sorted_by(|a, b| a < b), "{gfns:?}");
             staging.end_first_pass();
         }
-        let holes: Vec<u64> = staging.slots.iter().filter(|slot| slot.page == HOLE).map(|slot| slot.gfn.raw()).collect();
+        let holes: Vec<u64> =
+            staging.slots.iter().filter(|slot| slot.page == HOLE).map(|slot| slot.gfn.raw()).collect();
         assert_eq!(holes, [2, 7, 30]);
     }
 

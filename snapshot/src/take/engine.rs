@@ -207,20 +207,6 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
         Ok(())
     }
 
-    /// Ballooning takes seconds: a pass before its end would be for nothing, and passes are counted.
-    fn let_it_settle(&mut self) -> Result<(), Trouble> {
-        let mut before = running(self.target.info()?)?.tot_pages;
-        for _ in 0..limits::SETTLE_LOOKS_MAX {
-            self.desk.attend(&self.counters)?;
-            self.desk.wait(limits::SETTLE_NS)?;
-            let now = running(self.target.info()?)?.tot_pages;
-            if core::mem::replace(&mut before, now) == now {
-                break;
-            }
-        }
-        Ok(())
-    }
-
     fn search_everything(&mut self) -> Result<(), Trouble> {
         self.search(true)?;
         let tracking = &mut Self::work(&mut self.work)?.tracking;
