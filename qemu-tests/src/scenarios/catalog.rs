@@ -3,8 +3,8 @@
 use anyhow::Result;
 
 use super::{
-    aftermath, bad_input, bad_middle, boot, endings, flask, guest, kills, oracle, registers, restores, rounds, staged,
-    stores, take_restore,
+    aftermath, bad_input, bad_middle, bad_shapes, boot, devices, endings, flask, guest, kills, many, oracle, registers,
+    restores, rounds, shapes, staged, stock, stores, take_restore,
 };
 use crate::lab::{Lab, Spec};
 
@@ -42,6 +42,11 @@ pub fn all() -> Vec<Scenario> {
         shared("take_restore", take_restore::run),
         shared("stores", stores::run),
         shared("aftermath", aftermath::run),
+        shared("shapes", shapes::run),
+        shared("devices", devices::run),
+        shared("stock", stock::run),
+        shared("many", many::run),
+        shared("bad_shapes", bad_shapes::run),
         shared("guest", guest::run),
         shared("oracle", oracle::run),
         shared("endings", endings::run),
@@ -49,6 +54,9 @@ pub fn all() -> Vec<Scenario> {
         shared("registers", registers::run),
         // Not in CI: five takes of a guest that keeps writing last too long; take_restore has one.
         Scenario { slow: true, ..shared("staged", staged::run) },
+        // Not in CI: the same as their short namesakes, with more guests and more takes.
+        Scenario { slow: true, ..shared("shapes_all", shapes::run_all) },
+        Scenario { slow: true, ..shared("many_all", many::run_all) },
         // Not in CI: each takes seven to ten minutes, most of them deadlines that have to pass, or rounds.
         Scenario { slow: true, ..shared("bad_middle", bad_middle::run) },
         Scenario { slow: true, ..shared("rounds", rounds::run) },

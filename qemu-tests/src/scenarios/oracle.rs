@@ -24,7 +24,7 @@ const EXPORT: &str = "/scratch/oracle.image";
 const FRAMES_MIN: usize = 20_000;
 
 /// Frames by gfn, and the digest of each.
-type Frames = BTreeMap<u64, u128>;
+pub(super) type Frames = BTreeMap<u64, u128>;
 
 /// One guest, one take, one restore.
 pub fn run(lab: &Lab) -> Result<()> {
@@ -40,7 +40,7 @@ pub fn run(lab: &Lab) -> Result<()> {
     check(after.errors == 0 && after.ticks > pause.counter.ticks, || format!("after the take: {after:?}"))?;
     words::tracking_is_off(lab, &guest)?;
 
-    let image = export(lab)?;
+    let image = export(lab, NAME)?;
     same_frames(&pause.frames, &image.frames, &rings.while_suspended(), "the export")?;
     same_context(&pause.context, &lines(&image.context), "the export")?;
 
@@ -65,7 +65,7 @@ pub fn run(lab: &Lab) -> Result<()> {
 }
 
 /// The restored guest counts on from within the take, not from its start and not from its end.
-fn continues(before: Counter, first: Counter, destroyed: Counter) -> Result<()> {
+pub(super) fn continues(before: Counter, first: Counter, destroyed: Counter) -> Result<()> {
     check(first.ticks >= before.ticks && first.ticks < destroyed.ticks, || {
         format!("taken after {before:?}, destroyed after {destroyed:?}, restored at {first:?}")
     })
@@ -73,29 +73,27 @@ fn continues(before: Counter, first: Counter, destroyed: Counter) -> Result<()> 
 
 /// Takes the guest; meanwhile dom0 looks at everything that the guest is.
 fn take(lab: &Lab, guest: &Guest) -> Result<()> {
-    let hook = format!(
-        "set -e; probe frames $LIVESAVE_DOMID > {SEEN}.frames; probe vcpu $LIVESAVE_DOMID > {SEEN}.vcpu; \
-         xenstore-read /local/domain/$LIVESAVE_DOMID/data/counter > {SEEN}.counter"
-    );
-    succeed(
-        lab,
-        &format!(
-            "livesave take {} --name standing --mode live --max-pause none --hook-timeout 5m --hook '{hook}'",
-            guest.name
-        ),
-    )?;
-    Ok(())
+    succeed(lab, &format!("livesave take {} --name standing --mode live {}", guest.name, looking())).map(drop)
+}
+
+/// Options of a take that make dom0 look at everything that the guest is while it stands.
+pub(super) fn looking() -> String {
+    format!(
+        "--max-pause none --hook-timeout 5m --hook 'set -e; probe frames $LIVESAVE_DOMID > {SEEN}.frames; \
+         probe vcpu $LIVESAVE_DOMID > {SEEN}.vcpu; \
+         xenstore-read /local/domain/$LIVESAVE_DOMID/data/counter > {SEEN}.counter'"
+    )
 }
 
 /// What dom0 saw while the guest stood still.
-struct Standing {
-    frames: Frames,
-    context: Vec<String>,
-    counter: Counter,
+pub(super) struct Standing {
+    pub frames: Frames,
+    pub context: Vec<String>,
+    pub counter: Counter,
 }
 
 impl Standing {
-    fn seen(lab: &Lab) -> Result<Self> {
+    pub fn seen(lab: &Lab) -> Result<Self> {
         let read = |what: &str| lab.sh(&format!("cat {SEEN}.{what}"));
         let frames = frames(&read("frames")?)?;
         check(frames.len() >= FRAMES_MIN, || format!("dom0 saw {} frames only", frames.len()))?;
@@ -106,7 +104,7 @@ impl Standing {
 }
 
 /// What `probe frames` printed.
-fn frames(text: &str) -> Result<Frames> {
+pub(super) fn frames(text: &str) -> Result<Frames> {
     text.lines()
         .map(|line| {
             let words: Vec<&str> = line.split(' ').collect();
@@ -116,18 +114,18 @@ fn frames(text: &str) -> Result<Frames> {
         .collect()
 }
 
-fn lines(records: &[ContextRecord]) -> Vec<String> {
+pub(super) fn lines(records: &[ContextRecord]) -> Vec<String> {
     records.iter().map(ToString::to_string).collect()
 }
 
 /// The two frames of the guest that dom0 writes to.
-struct Rings {
+pub(super) struct Rings {
     xenstore: u64,
     console: u64,
 }
 
 impl Rings {
-    fn of(lab: &Lab, guest: &Guest) -> Result<Self> {
+    pub fn of(lab: &Lab, guest: &Guest) -> Result<Self> {
         let domid = guest.domid(lab)?;
         let frame = |node: &str| -> Result<u64> {
             let path = format!("/local/domain/{domid}/{node}/ring-ref");
@@ -137,7 +135,7 @@ impl Rings {
     }
 
     /// Frames that may differ between dom0's look and the stub's, each with its reason.
-    fn while_suspended(&self) -> BTreeMap<u64, &'static str> {
+    pub fn while_suspended(&self) -> BTreeMap<u64, &'static str> {
         [
             (self.xenstore, "xenstored takes and answers what is in the ring, whether or not the guest runs"),
             (self.console, "xenconsoled empties the ring, whether or not the guest runs"),
@@ -146,7 +144,7 @@ impl Rings {
     }
 
     /// Frames that may differ in the restored guest.
-    fn after_restore(&self) -> BTreeMap<u64, &'static str> {
+    pub fn after_restore(&self) -> BTreeMap<u64, &'static str> {
         [
             (self.xenstore, "libxc clears the ring (xc_clear_domain_page, xg_sr_restore_x86_hvm.c)"),
             (self.console, "libxc clears the ring (xc_clear_domain_page, xg_sr_restore_x86_hvm.c)"),
@@ -156,7 +154,12 @@ impl Rings {
 }
 
 /// The same gfns with the same contents, apart from those masked.
-fn same_frames(seen: &Frames, other: &Frames, masked: &BTreeMap<u64, &'static str>, whose: &str) -> Result<()> {
+pub(super) fn same_frames(
+    seen: &Frames,
+    other: &Frames,
+    masked: &BTreeMap<u64, &'static str>,
+    whose: &str,
+) -> Result<()> {
     let lacks: Vec<String> = seen.keys().filter(|gfn| !other.contains_key(gfn)).map(hex).collect();
     let extra: Vec<String> = other.keys().filter(|gfn| !seen.contains_key(gfn)).map(hex).collect();
     let differing: Vec<u64> = seen
@@ -179,12 +182,12 @@ fn hex(gfn: &u64) -> String {
 }
 
 /// The first few of a list that may be long, and how many there are.
-fn some(list: &[String]) -> String {
+pub(super) fn some(list: &[String]) -> String {
     format!("{}: {}", list.len(), list.get(..16).unwrap_or(list).join(" "))
 }
 
 /// Record by record the same.
-fn same_context(seen: &[String], other: &[String], whose: &str) -> Result<()> {
+pub(super) fn same_context(seen: &[String], other: &[String], whose: &str) -> Result<()> {
     check(!seen.is_empty(), || "dom0 saw no vCPU state".to_owned())?;
     let differing: Vec<String> = seen
         .iter()
@@ -200,8 +203,8 @@ fn same_context(seen: &[String], other: &[String], whose: &str) -> Result<()> {
 }
 
 /// Exports the snapshot, has Xen's own tool judge the stream, and reads it.
-fn export(lab: &Lab) -> Result<Image> {
-    succeed(lab, &format!("rm -f {EXPORT}; livesave export {NAME} -o {EXPORT}"))?;
+pub(super) fn export(lab: &Lab, name: &str) -> Result<Image> {
+    succeed(lab, &format!("rm -f {EXPORT}; livesave export {name} -o {EXPORT}"))?;
     let here = lab.dir().join("oracle.image");
     lab.get(EXPORT, &here)?;
     let (judge, modules) = stream_judge(lab.dir());
