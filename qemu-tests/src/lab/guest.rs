@@ -39,8 +39,6 @@ pub struct GuestSpec {
     pub kind: GuestKind,
     /// Its memory.
     pub memory_mib: u32,
-    /// The memory that it may be given, if that is more.
-    pub maxmem_mib: Option<u32>,
     /// Its virtual processors.
     pub vcpus: u32,
     /// The processors that it may be given, if they are more.
@@ -61,7 +59,6 @@ impl GuestSpec {
             name: name.to_owned(),
             kind: GuestKind::Pvh,
             memory_mib: 128,
-            maxmem_mib: None,
             vcpus: 1,
             maxvcpus: None,
             parameters: "ls.mem=32 ls.dirty=16".to_owned(),
@@ -81,7 +78,7 @@ impl GuestSpec {
              on_poweroff = \"destroy\"\non_reboot = \"restart\"\non_crash = \"destroy\"\n",
             self.name,
             self.memory_mib,
-            self.maxmem_mib.unwrap_or(self.memory_mib),
+            self.memory_mib,
             self.vcpus,
             self.maxvcpus.unwrap_or(self.vcpus),
             self.parameters
