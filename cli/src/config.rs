@@ -33,6 +33,9 @@ pub struct Disk {
     pub writable: bool,
 }
 
+/// LIBXL_MAXMEM_CONSTANT (libxl_internal.h).
+const MAXMEM_EXTRA_KIB: u64 = 1024;
+
 fn bad(what: &str) -> Failure {
     Exit::BadConfig.fail(format_args!("the guest's configuration is not understood: {what}"))
 }
@@ -109,6 +112,23 @@ impl Config {
         }
     }
 
+    /// Makes room for that many pages, if there is not: the guest may have been given more memory between the moment
+    /// at which its configuration was read and the snapshot. libxl limits a domain that it restores to the target, and
+    /// 1 MiB (libxl_dom.c, libxl__build_pre). Says whether it had to.
+    pub fn make_room_for(&mut self, pages: u64) -> bool {
+        let needed_kib = pages.saturating_mul(4);
+        let memory = |config: &Value, member: &str| config["b_info"][member].as_u64();
+        let target_kib = memory(&self.0, "target_memkb");
+        if target_kib.is_none_or(|target_kib| needed_kib <= target_kib + MAXMEM_EXTRA_KIB) {
+            return false;
+        }
+        self.0["b_info"]["target_memkb"] = Value::from(needed_kib);
+        if memory(&self.0, "max_memkb").is_none_or(|max_kib| max_kib < needed_kib) {
+            self.0["b_info"]["max_memkb"] = Value::from(needed_kib);
+        }
+        true
+    }
+
     /// Makes another guest of it.
     pub fn become_another(&mut self, new: &Identity<'_>) -> Outcome {
         self.0["c_info"]["name"] = Value::from(new.name);
@@ -153,6 +173,20 @@ mod tests {
 
     fn config() -> Config {
         Config::from_xl_list(LIST.as_bytes(), 5).unwrap()
+    }
+
+    #[test]
+    fn a_guest_that_grew_after_its_configuration_was_read_fits_into_it() {
+        let kib =
+            |config: &Config| (config.0["b_info"]["target_memkb"].clone(), config.0["b_info"]["max_memkb"].clone());
+        let mut config = Config::from_json(include_bytes!("../tests/data/config.json")).unwrap();
+        let before = config.clone();
+        assert!(!config.make_room_for(131_072 / 4 + 256) && config == before, "1 MiB more is room enough");
+        assert!(config.make_room_for(131_072 / 4 + 257));
+        assert_eq!(kib(&config), (Value::from(132_100), Value::from(132_100)));
+        config.0["b_info"]["max_memkb"] = Value::from(200_000);
+        assert!(config.make_room_for(40_000));
+        assert_eq!(kib(&config), (Value::from(160_000), Value::from(200_000)));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A snapshot of the store as the image that `xl restore` reads: the adapters between reader, export and pipe.
 
 use crate::catalog;
+use crate::config::Config;
 use crate::exit::{Exit, Failure, Outcome};
 use snapshot::export::{ExportError, ExportOptions, Exported, export};
 use snapshot::ports::BlockDevice;
@@ -59,11 +60,14 @@ pub fn unwritten(to: &str) -> impl Fn(Broken) -> Failure {
     }
 }
 
-/// Fails if the snapshot has no configuration to restore from.
-pub fn config_of<D: BlockDevice>(reader: &mut SnapshotReader<'_, D>) -> Outcome<Vec<u8>> {
-    let name = reader.info().name.clone();
+/// The configuration to restore from, with room for every page of the snapshot; whether it had to be changed for that.
+pub fn config_of<D: BlockDevice>(reader: &mut SnapshotReader<'_, D>) -> Outcome<(Config, bool)> {
+    let (name, pages) = (reader.info().name.clone(), reader.info().data_pages + reader.info().zero_pages);
     let text = reader.attachment(AttachmentKind::CONFIG_JSON).map_err(|error| catalog::trouble(&name, error))?;
-    text.ok_or_else(|| Exit::BadConfig.fail(format_args!("{name} holds no configuration")))
+    let text = text.ok_or_else(|| Exit::BadConfig.fail(format_args!("{name} holds no configuration")))?;
+    let mut config = Config::from_json(&text)?;
+    let changed = config.make_room_for(pages);
+    Ok((config, changed))
 }
 
 #[cfg(test)]

@@ -40,6 +40,10 @@ pub struct Image {
     pub records: Vec<u32>,
     /// The records of the HVM context.
     pub context: Vec<ContextRecord>,
+    /// The contents of those records.
+    pub bodies: Vec<Vec<u8>>,
+    /// Whether pages without contents may be listed: Xen's own writer lists every gfn, ours those that are memory.
+    pub(crate) with_holes: bool,
 }
 
 impl Image {
@@ -61,6 +65,14 @@ impl Image {
         Ok(image)
     }
 
+    /// Reads what Xen's own save helper wrote: a libxc stream alone.
+    pub fn read_stock(mut from: impl Read) -> Result<Self> {
+        bytes(&mut from, 24 + 16).context("libxc's headers")?;
+        let mut image = Self { with_holes: true, ..Self::default() };
+        image.libxc(&mut from)?;
+        Ok(image)
+    }
+
     fn libxc(&mut self, from: &mut impl Read) -> Result<()> {
         loop {
             let (kind, body) = record(from)?;
@@ -76,6 +88,7 @@ impl Image {
             }
             if kind != PAGE_DATA {
                 self.records.push(kind);
+                self.bodies.push(body);
             }
         }
     }
@@ -98,6 +111,9 @@ impl Image {
             body[8..].split_at_checked(8 * count).context("PAGE_DATA is shorter than its count")?;
         for entry in entries.as_chunks::<8>().0 {
             let entry = u64::from_le_bytes(*entry);
+            if self.with_holes && entry >> 60 > WITHOUT_CONTENTS {
+                continue;
+            }
             ensure!(entry >> 60 < WITHOUT_CONTENTS, "a page without contents: {entry:#x}");
             let (page, rest) = pages.split_at_checked(4096).context("PAGE_DATA lacks a page")?;
             pages = rest;
@@ -147,9 +163,13 @@ mod tests {
     }
 
     fn page_data(entries: &[u64]) -> Vec<u8> {
+        page_data_of(entries, entries)
+    }
+
+    fn page_data_of(entries: &[u64], contents: &[u64]) -> Vec<u8> {
         let mut body = (entries.len() as u64).to_le_bytes().to_vec();
         entries.iter().for_each(|entry| body.extend(entry.to_le_bytes()));
-        entries.iter().for_each(|entry| body.extend([*entry as u8; 4096]));
+        contents.iter().for_each(|entry| body.extend([*entry as u8; 4096]));
         record(PAGE_DATA, &body)
     }
 
@@ -177,6 +197,16 @@ mod tests {
             assert!(Image::read(&bytes[..length]).is_err(), "{length}");
         }
         assert!(Image::read([bytes, vec![0]].concat().as_slice()).is_err());
+    }
+
+    #[test]
+    fn only_xens_own_writer_may_list_holes() {
+        let records = [page_data_of(&[7, 0xf << 60 | 8], &[7]), record(10, &[1, 2]), record(0, &[])].concat();
+        let stock = [vec![0; 40], records.clone()].concat();
+        let read = Image::read_stock(stock.as_slice()).unwrap();
+        assert_eq!(read.frames.keys().copied().collect::<Vec<_>>(), [7]);
+        assert_eq!((read.records, read.bodies), (vec![10], vec![vec![1, 2]]));
+        assert!(Image::read(image(&[records]).as_slice()).is_err());
     }
 
     #[test]

@@ -139,10 +139,20 @@ impl Staging {
         Some(page)
     }
 
-    /// Notes that the gfn is no memory. False: there is no room for the note.
+    /// Notes that the gfn is no memory; among the pages of its batch, which were admitted before it, it has its place
+    /// by its number. False: there is no room for the note.
     pub fn hole(&mut self, gfn: Gfn) -> bool {
-        let known = self.find(gfn);
-        self.set(known, Slot { gfn, page: HOLE }).is_some()
+        let slot = Slot { gfn, page: HOLE };
+        if let Some(known) = self.find(gfn) {
+            return self.set(Some(known), slot).is_some();
+        }
+        if self.slots.len() == self.slots.capacity() {
+            return false;
+        }
+        let pass = self.slots.get(self.first..).unwrap_or_default();
+        let at = self.first + pass.partition_point(|other| other.gfn < gfn);
+        self.slots.insert(at, slot);
+        true
     }
 
     fn find(&self, gfn: Gfn) -> Option<usize> {
@@ -246,6 +256,22 @@ mod tests {
         assert!(!put(&mut staging, 10, 5), "three pages are all");
         assert!(put(&mut staging, 5, 6), "a known one still has its place");
         assert_eq!(contents(&staging), [(2, Some(3)), (5, Some(6)), (9, Some(4))]);
+    }
+
+    #[test]
+    fn a_hole_between_the_pages_of_its_batch_leaves_between_them() {
+        let mut staging = Staging::try_new(8);
+        for pass in 0..2 {
+            staging.begin_batch();
+            assert!([5, 9, 20 + pass].iter().all(|&gfn| staging.admit(Gfn::new(gfn))));
+            assert!([2, 7, 30].iter().all(|&gfn| staging.hole(Gfn::new(gfn))));
+            let gfns: Vec<u64> = staging.pages().map(|(gfn, _)| gfn.raw()).collect();
+            assert!(gfns.is_sorted_by(|a, b| a < b), "{gfns:?}");
+            staging.end_first_pass();
+        }
+        let holes: Vec<u64> =
+            staging.slots.iter().filter(|slot| slot.page == HOLE).map(|slot| slot.gfn.raw()).collect();
+        assert_eq!(holes, [2, 7, 30]);
     }
 
     #[test]

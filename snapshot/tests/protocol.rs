@@ -297,9 +297,11 @@ fn the_document_has_the_bounds_of_the_code() {
         ("OFF_RETRY_NS", OFF_RETRY_NS),
         ("PROGRESS_NS", PROGRESS_NS),
         ("THROTTLE_SETTLE_NS", THROTTLE_SETTLE_NS),
+        ("SETTLE_NS", SETTLE_NS),
     ] {
         assert_eq!(value(name) * 1_000_000, ns, "{name}");
     }
+    assert_eq!(value("SETTLE_LOOKS_MAX"), u64::from(SETTLE_LOOKS_MAX));
     assert_eq!(value("OFF_ATTEMPTS"), u64::from(OFF_ATTEMPTS));
     assert_eq!(value("FULL_PASSES_MAX"), u64::from(FULL_PASSES_MAX));
     assert_eq!(value("MESSAGES_MAX"), MESSAGES_MAX as u64);

@@ -18,11 +18,16 @@ pub fn run(text: &str, output: &str, place: &Place) -> Outcome {
     }
     let mut store = catalog::open(place)?;
     let mut reader = store.snapshot(&name).map_err(|error| catalog::trouble(&name, error))?;
+    let (config, changed) = image::config_of(&mut reader)?;
+    let config = changed.then(|| config.to_json());
+    let config = config.as_deref();
     if output == "-" {
-        return image::write(&mut reader, None, stdout().lock()).map(drop).map_err(image::unwritten("standard output"));
+        return image::write(&mut reader, config, stdout().lock())
+            .map(drop)
+            .map_err(image::unwritten("standard output"));
     }
     let file = files::create_secret(Path::new(output))?;
-    let written = image::write(&mut reader, None, &file).map_err(image::unwritten(output)).and_then(|exported| {
+    let written = image::write(&mut reader, config, &file).map_err(image::unwritten(output)).and_then(|exported| {
         file.sync_all().map_err(|error| Exit::CannotWrite.fail(format_args!("{output}: {error}")))?;
         Ok(exported)
     });

@@ -82,6 +82,22 @@ pub fn store_against(tree: &mut impl Tree, found: &Found) -> Outcome<Option<Fail
     Ok(None)
 }
 
+/// What libxl made, read before anything is asked of the guest: a guest that cannot be taken at all is not to be told
+/// that it lacks something else.
+pub fn made_against(tree: &mut impl Tree, found: &Found) -> Outcome<Option<Failure>> {
+    let (domid, name) = (found.domid, &found.name);
+    if tree.get(&format!("/libxl/{domid}/type"))?.as_deref() == Some("hvm") {
+        let failure = Exit::NotPvh.fail(format_args!("the guest '{name}' is of type hvm, with a device model"));
+        return Ok(Some(failure.hint("HVM guests are not supported yet: the device model has a state of its own")));
+    }
+    if !tree.list(&format!("/local/domain/0/backend/pci/{domid}"))?.is_empty() {
+        let failure = Exit::NotPvh.fail(format_args!("the guest '{name}' has passed-through PCI devices"));
+        let hint = "their writes are not tracked, and a restore could not bring them back: detach them";
+        return Ok(Some(failure.hint(hint)));
+    }
+    Ok(None)
+}
+
 /// Checks everything.
 pub fn check(xen: &Xen, tree: &mut impl Tree, found: &Found) -> Outcome<Guest> {
     let name = &found.name;
@@ -92,10 +108,10 @@ pub fn check(xen: &Xen, tree: &mut impl Tree, found: &Found) -> Outcome<Guest> {
         let failure = Exit::LogDirtyOn.fail(format_args!("the guest '{name}' is being saved or migrated: {saver}"));
         return Err(failure.hint("wait for its end"));
     }
-    let failure = match against(&info, name) {
-        None => store_against(tree, found)?,
-        some => some,
-    };
+    let mut failure = made_against(tree, found)?.or_else(|| against(&info, name));
+    if failure.is_none() {
+        failure = store_against(tree, found)?;
+    }
     if let Some(failure) = failure {
         return Err(failure);
     }
@@ -171,6 +187,18 @@ pub mod tests {
         assert!(has_shadow("free_memory : 1\nvirt_caps              : pv hvm hap shadow gnttab-v1\n"));
         assert!(!has_shadow("virt_caps              : pv hvm hap gnttab-v1\n"));
         assert!(!has_shadow("xen_commandline        : shadow\n"));
+    }
+
+    #[test]
+    fn what_libxl_made_is_told_before_what_the_guest_lacks() {
+        let found = Found { domid: DomId::new(5), name: "web01".to_owned() };
+        let against = |nodes: &[(&str, &str)]| made_against(&mut tree(nodes), &found).unwrap();
+        assert_eq!(against(&[("/libxl/5/type", "pvh")]), None);
+        assert_eq!(against(&[("/libxl/6/type", "hvm"), ("/local/domain/0/backend/pci/6/0", "")]), None);
+        let hvm = against(&[("/libxl/5/type", "hvm")]).unwrap();
+        assert_eq!((hvm.exit, hvm.what.contains("device model")), (Exit::NotPvh, true));
+        let pci = against(&[("/libxl/5/type", "pv"), ("/local/domain/0/backend/pci/5/0", "")]).unwrap();
+        assert_eq!((pci.exit, pci.what.contains("PCI")), (Exit::NotPvh, true));
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub fn run(args: &Restore, place: &Place) -> Outcome {
     let name = parse_name(&args.name)?.to_string();
     let mut store = catalog::open(place)?;
     let mut reader = store.snapshot(&name).map_err(|error| catalog::trouble(&name, error))?;
-    let mut config = Config::from_json(&image::config_of(&mut reader)?)?;
+    let (mut config, _) = image::config_of(&mut reader)?;
     let mapping = mapping(&args.disks)?;
     refuse_unmapped(&config.disks()?, &mapping, args.disks_as_they_are)?;
     config.map_disks(&mapping)?;

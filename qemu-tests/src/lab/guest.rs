@@ -41,6 +41,8 @@ pub struct GuestSpec {
     pub memory_mib: u32,
     /// Its virtual processors.
     pub vcpus: u32,
+    /// The processors that it may be given, if they are more.
+    pub maxvcpus: Option<u32>,
     /// The program's parameters, `ls.mem=32 ls.dirty=64` and so on.
     pub parameters: String,
     /// Its FLASK label, if not the default.
@@ -58,6 +60,7 @@ impl GuestSpec {
             kind: GuestKind::Pvh,
             memory_mib: 128,
             vcpus: 1,
+            maxvcpus: None,
             parameters: "ls.mem=32 ls.dirty=16".to_owned(),
             label: None,
             extra: Vec::new(),
@@ -69,10 +72,16 @@ impl GuestSpec {
     pub fn config(&self) -> String {
         let kind = if self.kind == GuestKind::Pvh { "pvh" } else { "pv" };
         let mut text = format!(
-            "name = \"{}\"\ntype = \"{kind}\"\nmemory = {}\nmaxmem = {}\nvcpus = {}\nkernel = \"{KERNEL}\"\n\
+            "name = \"{}\"\ntype = \"{kind}\"\nmemory = {}\nmaxmem = {}\nvcpus = {}\nmaxvcpus = {}\n\
+             kernel = \"{KERNEL}\"\n\
              ramdisk = \"{RAMDISK}\"\ncmdline = \"console=hvc0 rdinit=/init {FAST_BOOT} {}\"\n\
              on_poweroff = \"destroy\"\non_reboot = \"restart\"\non_crash = \"destroy\"\n",
-            self.name, self.memory_mib, self.memory_mib, self.vcpus, self.parameters
+            self.name,
+            self.memory_mib,
+            self.memory_mib,
+            self.vcpus,
+            self.maxvcpus.unwrap_or(self.vcpus),
+            self.parameters
         );
         if let Some(label) = &self.label {
             let _ = writeln!(text, "seclabel = \"{label}\"");
@@ -104,6 +113,25 @@ impl Counter {
         let errors = words.next()?.strip_prefix("errors=")?.parse().ok()?;
         let passes = words.next()?.strip_prefix("pass=")?.parse().ok()?;
         Some(Self { ticks, errors, passes })
+    }
+}
+
+/// What a guest published last of its processors, its disk and its kernel's log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Details {
+    /// Turns on each processor that it watches (`ls.cpus`).
+    pub beats: Vec<u64>,
+    /// Blocks that it wrote to its disk (`ls.disk`).
+    pub blocks: u64,
+}
+
+impl Details {
+    /// What a guest wrote, if it is whole.
+    #[must_use]
+    pub fn parse(line: &str) -> Option<Self> {
+        let value = |key: &str| line.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+        let beats = value("beats")?.split(',').map(str::parse).collect::<Result<_, _>>().ok()?;
+        Some(Self { beats, blocks: value("blocks")?.parse().ok()? })
     }
 }
 
@@ -160,6 +188,18 @@ impl Guest {
         Ok(Counter::parse(&output.text()))
     }
 
+    /// What it said beside its counter; nothing before the first time.
+    pub fn details(&self, lab: &Lab) -> Result<Details> {
+        let read = format!("xenstore-read /local/domain/$(xl domid {})/data/counter 2>/dev/null", self.name);
+        Ok(Details::parse(&lab.run(&read)?.text()).unwrap_or_default())
+    }
+
+    /// Warnings of its kernel that its console showed so far.
+    pub fn warnings(&self, lab: &Lab) -> Result<Vec<String>> {
+        let console = self.console(lab)?;
+        Ok(console.lines().filter_map(|line| line.trim().strip_prefix("KERNEL ")).map(str::to_owned).collect())
+    }
+
     /// The first counter that it publishes in its present life: a restored guest's xenstore node starts out empty.
     pub fn next_counter(&self, lab: &Lab) -> Result<Counter> {
         let mut first = None;
@@ -201,6 +241,13 @@ mod tests {
         assert_eq!(Counter::parse("17 errors=0 pass=2"), Some(Counter { ticks: 17, errors: 0, passes: 2 }));
         assert_eq!(Counter::parse("17 errors= pass=2"), None);
         assert_eq!(Counter::parse(""), None);
+    }
+
+    #[test]
+    fn details_are_read_as_the_guest_writes_them() {
+        let details = Details::parse("17 errors=0 pass=2 gfn=3 beats=5,0,7 blocks=9 warnings=1");
+        assert_eq!(details, Some(Details { beats: vec![5, 0, 7], blocks: 9 }));
+        assert_eq!(Details::parse("17 errors=0 pass=2 gfn=3 beats=5,"), None);
     }
 
     #[test]

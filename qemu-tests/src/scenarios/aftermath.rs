@@ -71,7 +71,7 @@ fn cancelled(lab: &Lab, guest: &Guest) -> Result<()> {
 
 /// What a take could leave behind.
 #[derive(Debug, PartialEq, Eq)]
-struct Traces {
+pub(super) struct Traces {
     /// Event channels of dom0, the stub and the guest, apart from dom0's that are of other domains.
     ports: [BTreeSet<String>; 3],
     /// Entries of the guest's grant table that somebody uses.
@@ -79,7 +79,7 @@ struct Traces {
     /// How many entries of its own table the stub has in use.
     stub_grants: usize,
     /// What the stub says of its heap.
-    memory_free: u64,
+    pub memory_free: u64,
     /// Keepers with a record.
     keepers: usize,
     /// What xl and keepers ask of the guest.
@@ -87,7 +87,7 @@ struct Traces {
 }
 
 impl Traces {
-    fn of(lab: &Lab, guest: &Guest) -> Result<Self> {
+    pub fn of(lab: &Lab, guest: &Guest) -> Result<Self> {
         let (guest, stub) = (guest.domid(lab)?, lab.sh(&format!("xl domid {STUB}"))?.parse()?);
         let ports = |domid: u32| -> Result<BTreeSet<String>> {
             Ok(lab.sh(&format!("probe ports {domid}"))?.lines().map(str::to_owned).collect())
@@ -105,15 +105,26 @@ impl Traces {
     }
 }
 
+impl Traces {
+    /// The same, but for the stub's free memory, which the caller judges.
+    pub fn with_memory(self, memory_free: u64) -> Self {
+        Self { memory_free, ..self }
+    }
+}
+
 /// All that Xen says of its grant tables.
 fn grant_tables(lab: &Lab) -> Result<String> {
-    const END: &str = "gnttab_usage_print_all ]";
+    said(lab, 'g', "gnttab_usage_print_all ]")
+}
+
+/// What Xen prints when it is sent a debug key, up to a line that holds `end`.
+pub(super) fn said(lab: &Lab, key: char, end: &str) -> Result<String> {
     let before = lab.serial().len();
-    lab.sh("xl debug-keys g")?;
+    lab.sh(&format!("xl debug-keys {key}"))?;
     let mut said = String::new();
-    lab.wait_until("Xen prints its grant tables", SETTLE_WAIT, |lab| {
+    lab.wait_until("Xen prints what it was asked for", SETTLE_WAIT, |lab| {
         said = lab.serial().get(before..).unwrap_or_default().to_owned();
-        Ok(said.contains(END))
+        Ok(said.split_inclusive('\n').any(|line| line.contains(end) && line.ends_with('\n')))
     })?;
     Ok(said)
 }
@@ -134,7 +145,7 @@ fn active_grants(said: &str, domid: u32) -> BTreeSet<String> {
 }
 
 /// The guest counts, tracking is off, and all traces are as they were.
-fn nothing_left(lab: &Lab, guest: &Guest, before: &Traces) -> Result<()> {
+pub(super) fn nothing_left(lab: &Lab, guest: &Guest, before: &Traces) -> Result<()> {
     let whole = guest.wait_whole_pass(lab)?;
     check(whole.errors == 0, || format!("pages are wrong: {whole:?}"))?;
     words::tracking_is_off(lab, guest)?;

@@ -3,8 +3,8 @@
 use anyhow::Result;
 
 use super::{
-    aftermath, bad_input, bad_middle, boot, endings, flask, guest, kills, oracle, pv, pv_hostile, registers, restores,
-    rounds, staged, stores, take_restore,
+    aftermath, bad_input, bad_middle, bad_shapes, boot, devices, endings, flask, guest, kills, many, oracle, pv,
+    pv_hostile, registers, restores, rounds, shapes, staged, stock, stores, take_restore,
 };
 use crate::lab::{Lab, Spec};
 
@@ -42,6 +42,7 @@ pub fn all() -> Vec<Scenario> {
         shared("take_restore", take_restore::run),
         shared("stores", stores::run),
         shared("aftermath", aftermath::run),
+        shared("devices", devices::run),
         shared("guest", guest::run),
         shared("oracle", oracle::run),
         shared("pv", pv::run),
@@ -54,6 +55,15 @@ pub fn all() -> Vec<Scenario> {
         Scenario { slow: true, ..shared("pv_more", pv::run_more) },
         // Not in CI: it has not been seen to pass often enough.
         Scenario { slow: true, ..shared("pv_hostile", pv_hostile::run) },
+        // Not in CI: these have not been seen to pass as a whole.
+        Scenario { slow: true, ..shared("shapes", shapes::run) },
+        Scenario { slow: true, ..shared("stock", stock::run) },
+        Scenario { slow: true, ..shared("bad_shapes", bad_shapes::run) },
+        // Not in CI: six minutes.
+        Scenario { slow: true, ..shared("many", many::run) },
+        // Not in CI: the same as their short namesakes, with more guests and more takes.
+        Scenario { slow: true, ..shared("shapes_all", shapes::run_all) },
+        Scenario { slow: true, ..shared("many_all", many::run_all) },
         // Not in CI: each takes seven to ten minutes, most of them deadlines that have to pass, or rounds.
         Scenario { slow: true, ..shared("bad_middle", bad_middle::run) },
         Scenario { slow: true, ..shared("rounds", rounds::run) },

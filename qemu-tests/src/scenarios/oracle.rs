@@ -73,29 +73,27 @@ pub(super) fn continues(before: Counter, first: Counter, destroyed: Counter) -> 
 
 /// Takes the guest; meanwhile dom0 looks at everything that the guest is.
 fn take(lab: &Lab, guest: &Guest) -> Result<()> {
-    let hook = format!(
-        "set -e; probe frames $LIVESAVE_DOMID > {SEEN}.frames; probe vcpu $LIVESAVE_DOMID > {SEEN}.vcpu; \
-         xenstore-read /local/domain/$LIVESAVE_DOMID/data/counter > {SEEN}.counter"
-    );
-    succeed(
-        lab,
-        &format!(
-            "livesave take {} --name standing --mode live --max-pause none --hook-timeout 5m --hook '{hook}'",
-            guest.name
-        ),
-    )?;
-    Ok(())
+    succeed(lab, &format!("livesave take {} --name standing --mode live {}", guest.name, looking())).map(drop)
+}
+
+/// Options of a take that make dom0 look at everything that the guest is while it stands.
+pub(super) fn looking() -> String {
+    format!(
+        "--max-pause none --hook-timeout 5m --hook 'set -e; probe frames $LIVESAVE_DOMID > {SEEN}.frames; \
+         probe vcpu $LIVESAVE_DOMID > {SEEN}.vcpu; \
+         xenstore-read /local/domain/$LIVESAVE_DOMID/data/counter > {SEEN}.counter'"
+    )
 }
 
 /// What dom0 saw while the guest stood still.
-struct Standing {
-    frames: Frames,
-    context: Vec<String>,
-    counter: Counter,
+pub(super) struct Standing {
+    pub frames: Frames,
+    pub context: Vec<String>,
+    pub counter: Counter,
 }
 
 impl Standing {
-    fn seen(lab: &Lab) -> Result<Self> {
+    pub fn seen(lab: &Lab) -> Result<Self> {
         let read = |what: &str| lab.sh(&format!("cat {SEEN}.{what}"));
         let frames = frames(&read("frames")?)?;
         check(frames.len() >= FRAMES_MIN, || format!("dom0 saw {} frames only", frames.len()))?;
@@ -116,18 +114,18 @@ pub(super) fn frames(text: &str) -> Result<Frames> {
         .collect()
 }
 
-fn lines(records: &[ContextRecord]) -> Vec<String> {
+pub(super) fn lines(records: &[ContextRecord]) -> Vec<String> {
     records.iter().map(ToString::to_string).collect()
 }
 
 /// The two frames of the guest that dom0 writes to.
-struct Rings {
+pub(super) struct Rings {
     xenstore: u64,
     console: u64,
 }
 
 impl Rings {
-    fn of(lab: &Lab, guest: &Guest) -> Result<Self> {
+    pub fn of(lab: &Lab, guest: &Guest) -> Result<Self> {
         let domid = guest.domid(lab)?;
         let frame = |node: &str| -> Result<u64> {
             let path = format!("/local/domain/{domid}/{node}/ring-ref");
@@ -137,7 +135,7 @@ impl Rings {
     }
 
     /// Frames that may differ between dom0's look and the stub's, each with its reason.
-    fn while_suspended(&self) -> BTreeMap<u64, &'static str> {
+    pub fn while_suspended(&self) -> BTreeMap<u64, &'static str> {
         [
             (self.xenstore, "xenstored takes and answers what is in the ring, whether or not the guest runs"),
             (self.console, "xenconsoled empties the ring, whether or not the guest runs"),
@@ -146,7 +144,7 @@ impl Rings {
     }
 
     /// Frames that may differ in the restored guest.
-    fn after_restore(&self) -> BTreeMap<u64, &'static str> {
+    pub fn after_restore(&self) -> BTreeMap<u64, &'static str> {
         [
             (self.xenstore, "libxc clears the ring (xc_clear_domain_page, xg_sr_restore_x86_hvm.c)"),
             (self.console, "libxc clears the ring (xc_clear_domain_page, xg_sr_restore_x86_hvm.c)"),
@@ -191,7 +189,7 @@ pub(super) fn some(list: &[String]) -> String {
 }
 
 /// Record by record the same.
-fn same_context(seen: &[String], other: &[String], whose: &str) -> Result<()> {
+pub(super) fn same_context(seen: &[String], other: &[String], whose: &str) -> Result<()> {
     check(!seen.is_empty(), || "dom0 saw no vCPU state".to_owned())?;
     let differing: Vec<String> = seen
         .iter()

@@ -28,6 +28,12 @@ pub const PROGRESS_NS: u64 = 250_000_000;
 /// After the keeper was asked to throttle the guest, before the next round: it runs xl.
 pub const THROTTLE_SETTLE_NS: u64 = 1_000_000_000;
 
+/// Between two looks at the size of a guest that is being ballooned; the same twice is taken for rest.
+pub const SETTLE_NS: u64 = 500_000_000;
+
+/// Most such looks before a pass.
+pub const SETTLE_LOOKS_MAX: u32 = 60;
+
 /// Attempts to switch tracking off (Xen answers -EBUSY while another tool is in the middle of a call).
 pub const OFF_ATTEMPTS: u32 = 5;
 

@@ -182,11 +182,13 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
     /// Never more is written than was set aside.
     pub(super) fn spend(&mut self, pages: u64) -> Result<(), Trouble> {
         let left = self.space_left()?;
-        if pages > left {
-            let reason = format_args!("{pages} pages are to be sent, {left} fit the space that was set aside");
-            return Err(Trouble::new(Fault::NoSpace, reason));
+        if pages <= left {
+            return Ok(());
         }
-        Ok(())
+        let reason = format_args!("{pages} pages are to be sent, {left} fit the space that was set aside");
+        // The store had room for the guest as it was; it is the guest that must come to rest.
+        let fault = if self.full_passes > 1 { Fault::Ballooning } else { Fault::NoSpace };
+        Err(Trouble::new(fault, reason))
     }
 
     fn begin_trace(&mut self, kind: RoundKind) -> Result<(), Trouble> {
@@ -199,6 +201,7 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
     /// whatever comes or goes from here on shows in the size, in the bitmap, or in the next search.
     fn begin_full(&mut self) -> Result<(), Trouble> {
         if self.full_passes > 0 {
+            self.let_it_settle()?;
             Self::work(&mut self.work)?.tot_pages = running(self.target.info()?)?.tot_pages;
             self.search_everything()?;
             self.begin_dirty()?;

@@ -8,6 +8,7 @@ mod outlook;
 mod prepare;
 mod recorder;
 mod records;
+mod settle;
 mod stage;
 mod store;
 mod track;

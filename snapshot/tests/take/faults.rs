@@ -275,6 +275,18 @@ fn a_suspend_before_the_wish_is_never_taken_for_ours() {
     }
 }
 
+/// Ballooning that outlasts three passes, had they begun at once.
+#[test]
+fn a_guest_that_grows_for_a_while_is_waited_for() {
+    for mode in [Mode::Live, Mode::Xen] {
+        let events = (0..50).map(|at| (14 + 2 * at, Event::BalloonIn(1))).collect();
+        let (status, world) = run(Setup { events, memory: 150, ..quick(mode) });
+        check(&status, &world.borrow(), "grows for a while");
+        assert_eq!(status.state, State::Sealed, "{mode}: {status:?}");
+        assert!(world.borrow().ballooned && status.counters.memory > 190, "{status:?}");
+    }
+}
+
 #[test]
 fn a_guest_that_never_rests_is_given_up() {
     let events = (0..2000).map(|at| (at, if at % 2 == 0 { Event::BalloonIn(1) } else { Event::BalloonOut(2) }));

@@ -51,6 +51,8 @@ pub struct Setup {
     pub writes: u64,
     /// Pages that are written.
     pub working_set: usize,
+    /// A gfn that is no memory, and is marked dirty all the same in the end: a page of Xen's that the guest uses.
+    pub dirty_hole: Option<usize>,
     pub suspend_after_ns: u64,
     pub log_dirty_on: bool,
     pub never_suspends: bool,
@@ -87,6 +89,7 @@ impl Default for Setup {
             memory: 1300,
             writes: 8,
             working_set: 300,
+            dirty_hole: None,
             suspend_after_ns: 5_000_000,
             log_dirty_on: false,
             never_suspends: false,

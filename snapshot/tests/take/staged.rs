@@ -146,6 +146,17 @@ fn a_throttled_guest_converges() {
     assert!(throttled * 2 < accepted, "{throttled} against {accepted} pages to disk in the pause: {status:?}");
 }
 
+/// Seen with a guest that has a disk and a network card: a gfn between its pages is dirty, and is no memory.
+#[test]
+fn a_dirty_hole_between_the_pages_of_the_last_set_is_in_its_place() {
+    for (seed, acks) in [(1, true), (2, false), (3, true)] {
+        let setup = Setup { seed, acks, dirty_hole: Some(40), memory: 600, writes: 20, working_set: 80, ..staged() };
+        let (status, world) = run(setup);
+        check(&status, &world.borrow(), "a dirty hole");
+        assert_eq!(status.state, State::Sealed, "{status:?}");
+    }
+}
+
 #[test]
 fn pages_that_come_and_go_are_right_or_end_the_take() {
     let setup = Setup { memory: 600, writes: 3, working_set: 80, ..staged() };

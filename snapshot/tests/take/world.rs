@@ -128,6 +128,9 @@ impl World {
             let zero = world.random(3) == 0;
             world.memory[gfn] = Some(if zero { 0 } else { world.random(u64::MAX) | 1 });
         }
+        if let Some(gfn) = world.setup.dirty_hole {
+            world.memory[gfn] = None;
+        }
         Rc::new(RefCell::new(world))
     }
 
@@ -305,6 +308,9 @@ impl World {
 
     pub fn xen_marks_its_own(&mut self) {
         self.dirty[XEN_WRITES] = true;
+        if let Some(gfn) = self.setup.dirty_hole {
+            self.dirty[gfn] = true;
+        }
     }
 
     pub fn suspend_wanted(&self) -> bool {

@@ -60,8 +60,14 @@ const MODULES: &[&str] = &[
 ];
 /// Programs of ours: who takes commands, and who looks at frames and state from dom0.
 const PROGRAMS: &[&str] = &["agent", "probe"];
-/// Of the guests' kernel: hypercalls of a process.
-const GUEST_MODULE: &str = "kernel/drivers/xen/xen-privcmd.ko";
+/// Those that only guests with a network card need: in the image, not loaded at boot.
+const NET_MODULES: &[&str] = &["bridge", "xen-netback"];
+/// Of the guests' kernel: hypercalls of a process, disk, network card. None depends on another.
+const GUEST_MODULES: &[&str] = &[
+    "kernel/drivers/xen/xen-privcmd.ko",
+    "kernel/drivers/block/xen-blkfront.ko",
+    "kernel/drivers/net/xen-netfront.ko",
+];
 /// What makes a disk fail on demand, and the libraries that it links.
 const DMSETUP: &[&str] = &["dmsetup", "libdevmapper1.02.1", "libselinux1", "libpcre2-8-0", "libudev1"];
 const TOOLS: &str = "usr/lib/xen-4.17/bin";
@@ -114,15 +120,15 @@ pub fn build() -> Result<Dom0> {
         let stage = stage(&debian, &release, &programs)?;
         pack(&stage, &image)?;
     }
-    let privcmd = debian.join("lib/modules").join(&release).join(GUEST_MODULE);
-    Ok(Dom0 { scratch: scratch(&programs, &kernel, &privcmd)?, kernel, image, tools: debian.join(TOOLS).join("..") })
+    let modules = debian.join("lib/modules").join(&release);
+    Ok(Dom0 { scratch: scratch(&programs, &kernel, &modules)?, kernel, image, tools: debian.join(TOOLS).join("..") })
 }
 
 /// What guests boot from lies on the scratch disk: in the initramfs it would be copied about at each boot.
-fn scratch(programs: &Path, kernel: &Path, privcmd: &Path) -> Result<PathBuf> {
+fn scratch(programs: &Path, kernel: &Path, modules: &Path) -> Result<PathBuf> {
     let stage = paths::target_dir("stage")?.join("scratch");
     fs::create_dir_all(stage.join("boot")).context("scratch")?;
-    pack_guest(&programs.join("guest"), privcmd, &stage.join("boot/guest.img"))?;
+    pack_guest(&programs.join("guest"), modules, &stage.join("boot/guest.img"))?;
     let copied = stage.join("boot/vmlinux");
     if !is_newer(&copied, &[kernel.to_owned(), paths::root().join("xtask/src/images/kernel.rs")]) {
         kernel::for_guests(kernel, &copied)?;
@@ -158,15 +164,17 @@ fn is_newer(file: &Path, inputs: &[PathBuf]) -> bool {
     inputs.iter().all(|input| time(input).is_none_or(|changed| changed < made))
 }
 
-/// The guest's initramfs: one program, under the names that its kernel starts, and the module by which it suspends
-/// itself if it has to.
-fn pack_guest(program: &Path, privcmd: &Path, image: &Path) -> Result<()> {
-    if is_newer(image, &[program.to_owned(), privcmd.to_owned(), paths::root().join(file!())]) {
+/// The guest's initramfs: one program, under the names that its kernel starts, and the modules that it may load.
+fn pack_guest(program: &Path, modules: &Path, image: &Path) -> Result<()> {
+    if is_newer(image, &[program.to_owned(), modules.to_owned(), paths::root().join(file!())]) {
         return Ok(());
     }
-    let stage = fresh_stage("guest", &["dev", "proc", "sbin", "modules"])?;
+    let stage = fresh_stage("guest", &["dev", "proc", "sys", "sbin", "modules"])?;
     copy(program, &stage.join("init"))?;
-    copy(privcmd, &stage.join("modules/xen-privcmd.ko"))?;
+    for module in GUEST_MODULES {
+        let name = Path::new(module).file_name().context("module")?;
+        copy(&modules.join(module), &stage.join("modules").join(name))?;
+    }
     for name in ["sbin/poweroff", "sbin/reboot"] {
         symlink("/init", stage.join(name)).with_context(|| name.to_owned())?;
     }
@@ -246,14 +254,19 @@ fn add_modules(kernel: &Path, stage: &Path) -> Result<()> {
     for name in MODULES {
         visit(name, kernel, &listing, &mut order)?;
     }
+    let at_boot = order.len();
+    for name in NET_MODULES {
+        visit(name, kernel, &listing, &mut order)?;
+    }
     fs::create_dir_all(stage.join("lib/modules")).context("lib/modules")?;
-    let mut list = String::new();
-    for path in &order {
+    let mut lists = [String::new(), String::new()];
+    for (index, path) in order.iter().enumerate() {
         let name = path.file_name().context("module")?.to_string_lossy();
         copy(path, &stage.join("lib/modules").join(name.as_ref()))?;
-        list.push_str(&format!("/lib/modules/{name}\n"));
+        lists[usize::from(index >= at_boot)].push_str(&format!("/lib/modules/{name}\n"));
     }
-    write(&stage.join("etc/modules.list"), &list)
+    write(&stage.join("etc/modules.list"), &lists[0])?;
+    write(&stage.join("etc/modules-net.list"), &lists[1])
 }
 
 /// Depth first: what a module depends on is loaded before it. A name that is built in has no file and no need.

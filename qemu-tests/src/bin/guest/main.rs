@@ -2,16 +2,20 @@
 //! ever wrote.
 //!
 //! Its console shows `COUNTER n errors=e pass=p gfn=g` at every publication, `data/counter` in its xenstore home the
-//! same; `g` is the frame of the page in which it counts (`qemu_tests::counter`).
-//! After a restore the counter continues from the instant of the snapshot; `errors` stays 0 unless a page is wrong.
-//! Parameters on the kernel command line (see `Settings`): `ls.mem` (MiB), `ls.dirty` (pages a tick), `ls.set` (pages
-//! that are dirtied in turn; 0 is all), `ls.verify` (pages a tick), `ls.tick` (ms), `ls.publish` (ticks), `ls.seed`,
-//! `ls.busy` (1: never sleeps, counts while it waits for the next tick), `ls.manners` (1: the program answers suspend
-//! requests itself, see `manners`).
+//! same; `g` is the frame of the page in which it counts (`qemu_tests::counter`). After a restore the counter continues
+//! from the instant of the snapshot; `errors` stays 0 unless a page is wrong. Parameters on the kernel command line
+//! (see `Settings`): `ls.mem` (MiB), `ls.dirty` (pages a tick), `ls.set` (pages that are dirtied in turn; 0 is all),
+//! `ls.verify` (pages a tick), `ls.tick` (ms), `ls.publish` (ticks), `ls.seed`, `ls.busy` (1: never sleeps, counts
+//! while it waits for the next tick), `ls.manners` (1: the program answers suspend requests itself, see `manners`),
+//! `ls.cpus` and `ls.offline` (see `cpus`), `ls.disk` (see `disk`), `ls.net` (see `net`).
 
 mod bus;
 mod counter;
+mod cpus;
+mod disk;
+mod kernel_log;
 mod manners;
+mod net;
 mod publish;
 mod region;
 mod settings;
@@ -27,8 +31,23 @@ use settings::Settings;
 /// What the publisher reads; the worker never waits for a console or for xenstored.
 #[derive(Default)]
 pub struct Published {
+    /// Pages, blocks of the disk and readings of the clock that were wrong.
     errors: AtomicU64,
     passes: AtomicU64,
+    /// Turns on each processor that is watched.
+    beats: [AtomicU64; cpus::MAX],
+    /// Blocks written to the disk and checked.
+    blocks: AtomicU64,
+    /// Lines of the kernel's log that are warnings or worse.
+    warnings: AtomicU64,
+}
+
+impl Published {
+    /// One thing that is not as it must be.
+    fn wrong(&self, what: &str) {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+        println!("WRONG {what}");
+    }
 }
 
 fn main() -> anyhow::Result<()> {
@@ -41,8 +60,14 @@ fn main() -> anyhow::Result<()> {
     println!("GUEST {settings:?}");
     let shared = Arc::new(Published::default());
     publish::start(&settings, &shared);
+    kernel_log::start(&shared);
     if settings.manners {
         manners::start();
+    }
+    cpus::start(&settings, &shared);
+    disk::start(&settings, &shared);
+    if settings.net {
+        net::start();
     }
     work(&settings, &shared)
 }

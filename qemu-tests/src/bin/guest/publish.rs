@@ -2,7 +2,7 @@
 //! that is away must not stop the counting.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -36,8 +36,15 @@ fn each(shared: &Published, period: Duration, mut publish: impl FnMut(&str)) {
             let errors = shared.errors.load(Ordering::Relaxed);
             let passes = shared.passes.load(Ordering::Relaxed);
             let gfn = counter::gfn().map_or_else(|| "none".to_owned(), |gfn| format!("{gfn:x}"));
-            publish(&format!("{counter} errors={errors} pass={passes} gfn={gfn}"));
+            publish(&format!("{counter} errors={errors} pass={passes} gfn={gfn}{}", more(shared)));
         }
         thread::sleep(period);
     }
+}
+
+/// What only some guests have something to say about: ` beats=N,N,...`, ` blocks=N`, ` warnings=N`.
+fn more(shared: &Published) -> String {
+    let beats: Vec<String> = shared.beats.iter().map(|beats| beats.load(Ordering::Relaxed).to_string()).collect();
+    let number = |of: &AtomicU64| of.load(Ordering::Relaxed);
+    format!(" beats={} blocks={} warnings={}", beats.join(","), number(&shared.blocks), number(&shared.warnings))
 }

@@ -2,8 +2,9 @@
 
 use std::fs;
 
+use anyhow::Context;
 use rustix::mount::{MountFlags, mount as mount_at};
-use rustix::system::{RebootCommand, reboot};
+use rustix::system::{RebootCommand, finit_module, reboot};
 
 /// The guest's parameters; an unknown or malformed one keeps its default.
 #[derive(Debug)]
@@ -26,6 +27,14 @@ pub struct Settings {
     pub busy: bool,
     /// Whether the program answers suspend requests in its kernel's place.
     pub manners: bool,
+    /// Processors that are watched, from 0 on.
+    pub cpus: usize,
+    /// The processor that the guest takes offline at its start; 0 for none.
+    pub offline: usize,
+    /// MiB of its disk that it writes and checks; 0 for none.
+    pub disk_mib: usize,
+    /// Whether it has a network card, and answers there.
+    pub net: bool,
 }
 
 impl Settings {
@@ -46,18 +55,28 @@ impl Settings {
             seed: value("ls.seed", 1),
             busy: value("ls.busy", 0) != 0,
             manners: value("ls.manners", 0) == 1,
+            cpus: size("ls.cpus", 0),
+            offline: size("ls.offline", 0),
+            disk_mib: size("ls.disk", 0),
+            net: value("ls.net", 0) == 1,
         }
     }
 }
 
-/// proc for the command line, devtmpfs for the console and xenbus.
+/// proc for the command line, devtmpfs for the console and xenbus, sysfs for the processors.
 pub fn mount() {
-    for (kind, at) in [("proc", "/proc"), ("devtmpfs", "/dev")] {
+    for (kind, at) in [("proc", "/proc"), ("devtmpfs", "/dev"), ("sysfs", "/sys")] {
         let _ = fs::create_dir(at);
         if let Err(error) = mount_at(kind, at, kind, MountFlags::empty(), None) {
             println!("GUEST cannot mount {at}: {error}");
         }
     }
+}
+
+/// Loads a module of the initramfs, once.
+pub fn load(module: &str) -> anyhow::Result<()> {
+    let file = fs::File::open(module).context(module.to_owned())?;
+    finit_module(file, c"", 0).context(module.to_owned())
 }
 
 /// The kernel starts `/sbin/poweroff` or `/sbin/reboot` when the toolstack asks for it.

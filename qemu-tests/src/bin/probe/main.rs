@@ -9,7 +9,9 @@ mod pv;
 mod rounds;
 mod selftest;
 mod state;
+mod stock;
 mod strike;
+mod talk;
 mod watch;
 
 use std::io::{BufWriter, Write};
@@ -32,6 +34,9 @@ const USAGE: &str = "usage: probe COMMAND DOMID
   info       what getdomaininfo says
   peace SECONDS  waits until the guest runs and counts, untracked and unknown to any keeper
   logdirty   status|on|off: whether log-dirty is off (status leaves it as it was)
+  stock FILE  has Xen's own save helper write the image of a guest that is suspended already
+  image FILE  `page gfn digest`, `record type length bytes` of such an image; the domid does not matter
+  talk       a number to the guest's network card and back, again and again, until killed; the domid does not matter
   suspendwatch [MICROSECONDS]: each change of the shutdown flag, polled at this interval (500), until killed
   strike STUB destroy|kill PID...: `stood_us=N`: how long the guest stood after their end
   resume     fast resume, as `xc_domain_resume`
@@ -73,6 +78,9 @@ fn main() -> Result<()> {
         ("resume", []) => state::resume(&probe, &mut out)?,
         ("pause", []) => probe.xen.pause(domain)?,
         ("unpause", []) => probe.xen.unpause(domain)?,
+        ("stock", [file]) => stock::write(&probe, file)?,
+        ("image", [file]) => stock::list(file, &mut out)?,
+        ("talk", []) => talk::run(&mut out)?,
         ("selftest", []) => selftest::run(&probe, &mut out)?,
         _ => bail!(USAGE),
     }
