@@ -19,10 +19,11 @@ const NOT_ACKED: i32 = 24;
 const GUEST_ENDED: i32 = 26;
 /// `lie=` on the test kernel's command line, and how a take of it ends. The guest that loops has a p2m that can be
 /// followed, so that the take comes to the suspend, of which this kernel knows nothing.
+/// The restless one is refused for whatever it shows at the moment.
 const LIES: [(&str, i32, &str); 6] = [
     ("huge", VOID, "larger than the stub can follow"),
     ("odd", VOID, "changes it all the time"),
-    ("restless", VOID, "changes it all the time"),
+    ("restless", VOID, "the guest's p2m"),
     ("foreign", VOID, "no frame of the guest"),
     ("beyond", VOID, "no frame of the guest"),
     ("loop", NOT_ACKED, ""),
