@@ -17,7 +17,7 @@ const CANCELLED: i32 = 30;
 /// By how much small lists of the stub may have grown, that of the snapshots which its cleaner has looked at for one;
 /// the snapshots themselves, each some hundred bytes of the catalog, are removed before its memory is looked at. Four
 /// takes, none of which may leave more than a quarter of this.
-const LISTS_BYTES: u64 = 128;
+pub const LISTS_BYTES: u64 = 128;
 /// Until keeper, stub and xenstored have let go of what the take used.
 const SETTLE_WAIT: Duration = Duration::from_secs(30);
 /// What the stub grants for good: 512 pages and 32 tables for the disk, and the rings of disk, xenstore and console.
