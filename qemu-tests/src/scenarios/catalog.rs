@@ -53,7 +53,7 @@ pub fn all() -> Vec<Scenario> {
         Scenario { slow: true, ..shared("staged", staged::run) },
         // Not in CI: nine takes; pv has two.
         Scenario { slow: true, ..shared("pv_more", pv::run_more) },
-        // Not in CI: it has not been seen to pass as a whole.
+        // Not in CI: it has passed once only.
         Scenario { slow: true, ..shared("pv_hostile", pv_hostile::run) },
         // Not in CI: these have not been seen to pass as a whole.
         Scenario { slow: true, ..shared("shapes", shapes::run) },
