@@ -36,6 +36,8 @@ enum Verb {
     Dist(verbs::dist::Args),
     /// The paper's evaluation, with our policies against a model of its guests.
     Simulate(simulate::Args),
+    /// The store in a simulated world: power cuts, damage, safeguards left out.
+    Sim(verbs::sim::Args),
     /// Exactly what CI runs.
     Ci(verbs::ci::Args),
     /// Compare our ABI types with the installed Xen headers.
@@ -54,6 +56,7 @@ fn main() -> anyhow::Result<()> {
         Verb::Test(args) => verbs::test::run(&args),
         Verb::Dist(args) => verbs::dist::run(&args),
         Verb::Simulate(args) => simulate::run(&args),
+        Verb::Sim(args) => verbs::sim::run(&args),
         Verb::Ci(args) => verbs::ci::run(&args),
         Verb::Abi => abi::run(),
         Verb::Flask(args) => flask::run(&args),

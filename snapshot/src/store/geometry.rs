@@ -8,6 +8,7 @@ use crate::store::layout::{
     self as on_disk, BLOCK, DEVICE_BLOCKS_MAX, DEVICE_BLOCKS_MIN, META_FIRST, SEGMENT_BLOCKS, SEGMENTS_MAX,
     SEGMENTS_MIN, SNAPSHOTS_MAX, TABLE_LEAF_ENTRIES,
 };
+use crate::store::sabotage::{Safeguard, out};
 
 /// Index of an entry of the segment table.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -156,7 +157,7 @@ impl Homes {
     /// The home that is not at this block.
     pub fn other(&self, block: u64) -> u64 {
         let [first, second] = self.home;
-        if block == first { second } else { first }
+        if (block == first) != out(Safeguard::OtherHome) { second } else { first }
     }
 
     /// Bytes that fit.

@@ -9,6 +9,8 @@
 //! * space: `sizing`, `clean` moves what is sparse, `held` waits for readers and their `lease`s
 //! * reading: `reader`, `batch`, `pages`, `verify`; `check` proves a whole store
 //!
+//! `sabotage` names the safeguards, for the simulator that leaves them out one by one.
+//!
 //! No clock and no randomness: both are handed in.
 
 mod allocator;
@@ -37,6 +39,7 @@ mod pages;
 mod pointer;
 mod reader;
 mod root;
+mod sabotage;
 mod seal;
 mod sizing;
 mod squeeze;
@@ -60,6 +63,8 @@ pub use lease::{Lease, PATIENCE_NS as LEASE_PATIENCE_NS};
 pub use pages::{PageRef, Pages};
 pub use reader::{Catalog, Listed, SnapshotInfo, SnapshotReader};
 pub use root::AttachmentKind;
+#[cfg(feature = "sabotage")]
+pub use sabotage::Safeguard;
 pub use sizing::device_blocks;
 pub use squeeze::Compression;
 pub use store::{Store, StoreInfo};

@@ -21,6 +21,7 @@ use crate::store::layout::Kind;
 use crate::store::mark::{Marked, mark};
 use crate::store::meta;
 use crate::store::reader::{Listed, SnapshotReader, list};
+use crate::store::sabotage::{Safeguard, out};
 use crate::store::superblock::{Generation, Slots, StoreId, Superblock};
 use crate::store::taking::{NewSnapshot, Taking};
 use crate::store::volume::Volume;
@@ -139,7 +140,7 @@ impl<D: BlockDevice> Store<D> {
         self.check()?;
         self.stop_cleaning();
         self.readers_allow()?;
-        match self.damaged.first() {
+        match self.damaged.first().filter(|_| !out(Safeguard::DamagedWaits)) {
             Some(id) => Err(StoreError::DamagedSnapshot { id: *id }),
             None => Taking::begin(self, new),
         }
@@ -219,7 +220,7 @@ impl<D: BlockDevice> Store<D> {
         let incompat = superblock.incompat | self.features;
         let next = Superblock { generation, next_snapshot, catalog, directory, incompat, ..superblock.clone() };
         let block = next.encode();
-        for slot in [Slot::A, Slot::B] {
+        for slot in [Slot::A, Slot::B].into_iter().filter(|slot| *slot == Slot::A || !out(Safeguard::SlotB)) {
             self.device.write(BlockIdx(geometry.slot(slot)), &block)?;
             self.device.flush()?;
         }
@@ -244,7 +245,9 @@ fn open_parts<D: BlockDevice>(device: &mut Guarded<D>) -> Result<(Volume, Alloca
         return Err(StoreError::UnknownFeatures { bits: superblock.ro_compat });
     }
     let mut volume = Volume::load(device, superblock)?;
-    settle(device, slot, &volume.superblock)?;
+    if !out(Safeguard::Settle) {
+        settle(device, slot, &volume.superblock)?;
+    }
     let Marked { reached, damaged } = mark(device, &volume, &volume.entries)?;
     let allocator = Allocator::sweep(&reached, &volume.table, &volume.superblock.geometry)?;
     if damaged.is_empty() {

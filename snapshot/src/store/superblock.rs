@@ -16,6 +16,7 @@ use crate::store::layout::{
     META_FIRST, SEGMENT_BLOCKS, SUPERBLOCK_MAGIC, VERSION, length32, superblock as field,
 };
 use crate::store::meta::MetaPtr;
+use crate::store::sabotage::{Safeguard, out};
 
 /// Bits by which the magic of a damaged slot may differ from ours.
 const MAGIC_DAMAGE_BITS: u32 = 8;
@@ -138,7 +139,8 @@ impl<'a> RawSuperblock<'a> {
     pub fn classify(&self) -> Result<SlotState> {
         let magic: [u8; 8] = field::MAGIC.array(self.block);
         let sum = checksum(self.block.get(..field::CHECKSUM.offset).unwrap_or(&[]));
-        if magic == SUPERBLOCK_MAGIC && Digest(field::CHECKSUM.array(self.block)) == sum {
+        let holds = Digest(field::CHECKSUM.array(self.block)) == sum || out(Safeguard::SlotChecksum);
+        if magic == SUPERBLOCK_MAGIC && holds {
             return self.parse().map(|found| SlotState::Valid(Box::new(found)));
         }
         let empty = self.block.get(field::MAGIC.size..).is_some_and(|rest| rest.iter().all(|byte| *byte == 0));
@@ -279,7 +281,7 @@ fn newest_of(a: Superblock, b: Superblock) -> Result<(Slot, Superblock)> {
     if a.id != b.id || a.geometry != b.geometry || (a.generation == b.generation && a != b) {
         return Err(StoreError::corrupt("pair of superblocks", a.geometry.slot(Slot::B)));
     }
-    Ok(if a.generation >= b.generation { (Slot::A, a) } else { (Slot::B, b) })
+    Ok(if a.generation >= b.generation || out(Safeguard::NewestSlot) { (Slot::A, a) } else { (Slot::B, b) })
 }
 
 fn read_slot<D: BlockDevice>(device: &mut D, at: u64) -> Result<SlotState> {

@@ -21,6 +21,7 @@ use crate::store::layout::{
 };
 use crate::store::pointer::Ptr;
 use crate::store::root::{AttachmentKind, Metadata, PartRecord};
+use crate::store::sabotage::{Safeguard, out};
 use crate::store::squeeze::{Compression, Packer, Recent};
 use crate::store::store::Store;
 use crate::store::superblock::Generation;
@@ -196,7 +197,9 @@ impl<'s, D: BlockDevice> Taking<'s, D> {
         let place = self.place(gfn, page, digest)?;
         let keep = self.keep();
         let (run, mut sink) = self.in_run(gfn, keep)?;
-        sink.reached.set(place.segment.0);
+        if !out(Safeguard::ListedSegments) {
+            sink.reached.set(place.segment.0);
+        }
         let entry = Entry { gfn: gfn.raw(), end: gfn.raw() + 1, what: What::Data { place, digest } };
         run.push(entry, &mut sink)
     }

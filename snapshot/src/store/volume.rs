@@ -13,6 +13,7 @@ use crate::store::geometry::{Address, SegmentId};
 use crate::store::layout::{BLOCK, Kind, index};
 use crate::store::meta;
 use crate::store::pointer::Ptr;
+use crate::store::sabotage::{Safeguard, out};
 use crate::store::superblock::Superblock;
 use crate::store::table::SegmentTable;
 
@@ -56,7 +57,7 @@ impl Volume {
         content.clear();
         content.resize(index(pointer.blocks()) * BLOCK, 0);
         device.read(BlockIdx(at), content)?;
-        if self.keys.meta(pointer.kind, pointer.bytes, content) != pointer.digest {
+        if self.keys.meta(pointer.kind, pointer.bytes, content) != pointer.digest && !out(Safeguard::BlobDigest) {
             return Err(StoreError::corrupt(pointer.kind.name(), at));
         }
         content.truncate(index(u64::from(pointer.bytes)));

@@ -9,10 +9,11 @@ use super::finding::Finding;
 use super::tree::Tree;
 
 /// Package, its directory, and the packages of this workspace that it may use. Nothing uses the kernel or the CLI.
-const DIRECTIONS: [(&str, &str, &[&str]); 7] = [
+const DIRECTIONS: [(&str, &str, &[&str]); 8] = [
     ("xen-hypercall", "hypercall", &[]),
     ("xen-drivers", "drivers", &["xen-hypercall"]),
     ("snapshot", "snapshot", &["xen-hypercall"]),
+    ("sim", "sim", &["xen-hypercall", "snapshot"]),
     ("livesave-stubdom", "kernel", &["xen-hypercall", "xen-drivers", "snapshot"]),
     ("livesave", "cli", &["xen-hypercall", "xen-drivers", "snapshot"]),
     ("qemu-tests", "qemu-tests", &["xen-hypercall", "xen-drivers", "snapshot"]),

@@ -8,8 +8,20 @@ use super::tree::Tree;
 /// Where a reader starts.
 const START: &str = "README.md";
 /// A path in `code style` below one of these has to exist.
-const ROOTS: [&str; 11] =
-    ["hypercall", "drivers", "snapshot", "kernel", "cli", "linker", "flask", "xtask", "qemu-tests", "docs", ".ci"];
+const ROOTS: [&str; 12] = [
+    "hypercall",
+    "drivers",
+    "snapshot",
+    "sim",
+    "kernel",
+    "cli",
+    "linker",
+    "flask",
+    "xtask",
+    "qemu-tests",
+    "docs",
+    ".ci",
+];
 
 /// Applies the rules.
 pub fn check(tree: &Tree) -> Vec<Finding> {

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::test;
+use super::{sim, test};
 use crate::packages;
 use crate::paths;
 use crate::sh::{cmd, heading, read, run as run_command};
@@ -26,6 +26,7 @@ pub fn run(_args: &Args) -> Result<()> {
     abi::run()?;
     heading("clippy");
     cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    sim::ci()?;
     test::run(&test::Args::default())
 }
 

@@ -5,4 +5,5 @@ pub mod ci;
 pub mod demo;
 pub mod dist;
 pub mod lab;
+pub mod sim;
 pub mod test;

@@ -1,0 +1,91 @@
+//! The simulator: the production store on a disk that loses, tears, reorders and lies, with power cuts everywhere.
+//!
+//! Deterministic: seed and workload give the same run again. `cargo xtask sim` runs it. It uses the store as the stub
+//! does, with nothing of its own between the two but the disk.
+#![forbid(unsafe_code)]
+
+mod content;
+mod crashes;
+mod disk;
+mod explore;
+mod faults;
+mod history;
+mod image;
+mod judge;
+mod replay;
+mod rng;
+mod rot;
+mod sabotage;
+mod take;
+mod workloads;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Cut the power, damage the disk, leave out safeguards.
+#[derive(Parser)]
+#[command(name = "cargo xtask sim")]
+struct Arguments {
+    #[command(subcommand)]
+    part: Option<Part>,
+    #[command(flatten)]
+    crashes: Crashes,
+}
+
+#[derive(Args)]
+struct Crashes {
+    /// Random workloads, with as many seeds
+    #[arg(long, default_value_t = 150)]
+    seeds: u64,
+    /// The first seed
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Only this workload; also `failed-flush` and `errors`
+    #[arg(long)]
+    workload: Option<String>,
+    /// Fail with fewer crash points
+    #[arg(long, default_value_t = 0)]
+    least: u64,
+}
+
+#[derive(Subcommand)]
+enum Part {
+    /// Leave out each flush and each safeguard in turn; each must be missed
+    Sabotage,
+    /// Flip every bit of a small store
+    Bits {
+        /// Really every one, also where nothing but pages lies
+        #[arg(long)]
+        every: bool,
+    },
+    /// Random damage in a large store
+    Rot {
+        /// MiB of pages
+        #[arg(long, default_value_t = 32)]
+        mib: u64,
+        /// Flips, swaps, stale and misdirected blocks
+        #[arg(long, default_value_t = 60_000)]
+        events: u64,
+        /// So many at a time, then everything is read
+        #[arg(long, default_value_t = 2_000)]
+        batch: u64,
+        /// Where the randomness begins
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    replay::on_panic();
+    let Arguments { part, crashes } = Arguments::parse();
+    match part {
+        None => {
+            let known = |name: &&str| ["failed-flush", "errors"].contains(name) || workloads::find(name).is_some();
+            let only = crashes.workload.as_deref();
+            anyhow::ensure!(only.as_ref().is_none_or(known), "no such workload");
+            crashes::run(crashes.seed, crashes.seeds, only, crashes.least)
+        }
+        Some(Part::Sabotage) => sabotage::run_all(),
+        Some(Part::Bits { every }) => rot::bits(every),
+        Some(Part::Rot { mib, events, batch, seed }) => rot::random(mib, events, batch, seed),
+    }
+}

@@ -1,0 +1,183 @@
+//! Leaves out every flush and every safeguard of the store, one at a time, and demands that the simulator notices.
+
+use anyhow::{Result, ensure};
+use snapshot::store::{Catalog, LEASE_PATIENCE_NS, Lease, Safeguard, StoreError, StoreId};
+
+use crate::content::{flatten, run};
+use crate::disk::{Disk, Faults, Phase, Window};
+use crate::explore::{Effort, explore};
+use crate::history::{History, TIGHT, with};
+use crate::image::Image;
+use crate::judge::{Verdict, honest};
+use crate::rng::Rng;
+use crate::workloads::{self, Work};
+use crate::{faults, replay};
+
+/// Where to look.
+#[derive(Clone, Copy, Debug)]
+enum Where {
+    /// In a workload.
+    Work(&'static str),
+    /// Where a flush fails and another writer follows.
+    FailedFlush,
+    /// Beside a reader with a lease.
+    Reader,
+    /// Where single bits are flipped.
+    Flips,
+    /// Where each operation of the device fails once, and each write is lost once.
+    Errors,
+}
+
+use Where::{Errors, FailedFlush, Flips, Reader, Work as In};
+
+/// Every flush of a commit, of an open and of formatting, and where its absence must show.
+const FLUSHES: [(Phase, Window, &[Where]); 14] = [
+    (Phase::Format, Window::Void, &[In("reformat")]),
+    (Phase::Format, Window::Meta, &[In("reformat")]),
+    (Phase::Format, Window::Slots, &[In("reformat")]),
+    (Phase::Open, Window::SlotB, &[FailedFlush]),
+    (Phase::Open, Window::SlotA, &[FailedFlush]),
+    (Phase::Take, Window::Meta, &[In("take")]),
+    (Phase::Take, Window::SlotA, &[In("take")]),
+    (Phase::Take, Window::SlotB, &[In("reuse")]),
+    (Phase::Remove, Window::Meta, &[In("reuse")]),
+    (Phase::Remove, Window::SlotA, &[In("reuse")]),
+    (Phase::Remove, Window::SlotB, &[In("reuse")]),
+    (Phase::Clean, Window::Meta, &[In("clean")]),
+    (Phase::Clean, Window::SlotA, &[In("clean")]),
+    (Phase::Clean, Window::SlotB, &[In("clean-reuse")]),
+];
+
+/// Where the absence of a safeguard must show.
+fn places(safeguard: Safeguard) -> &'static [Where] {
+    match safeguard {
+        Safeguard::SlotChecksum | Safeguard::NewestSlot | Safeguard::SlotB => &[In("take")],
+        Safeguard::OtherHome | Safeguard::Mirror | Safeguard::MetaDigest => &[In("take")],
+        Safeguard::ListedSegments => &[In("full")],
+        Safeguard::Settle => &[FailedFlush],
+        Safeguard::BlobDigest | Safeguard::PageDigest => &[Flips],
+        Safeguard::Poison => &[FailedFlush, Errors],
+        Safeguard::DamagedWaits => &[In("bad-sector")],
+        Safeguard::Leases => &[Reader],
+        Safeguard::ForgetTaken => &[In("abort")],
+    }
+}
+
+/// The first wrong point is enough.
+const FIRST: Effort = Effort { exhaustive: 7, random: 24, deep: 4, thin: 16, enough: 1 };
+/// Seeds of a workload that are tried.
+const SEEDS: u64 = 2;
+/// Flushes of `reuse` that fail once.
+const FAILED_FLUSHES: u64 = 17;
+/// Bits at the start of each block that are flipped, and how many of the others.
+const FIRST_BITS: u64 = 16 * 8;
+const FLIPS: u64 = 8;
+
+/// Something that finds what is missing, and says where.
+type Found = Option<(String, String)>;
+
+/// Shows the table; fails if anything can be left out unnoticed. (Power cuts with nothing left out are `crashes`.)
+pub fn run_all() -> Result<()> {
+    let mut unneeded = Vec::new();
+    ensure!(search(&[Reader, Flips], Faults::default()).is_none(), "something is wrong with nothing left out");
+    println!("left out                                  noticed by       how");
+    for (phase, window, places) in FLUSHES {
+        let what = format!("flush after {window:?} in {phase:?}");
+        let faults = Faults { swallow: Some((phase, window)), ..Faults::default() };
+        line(&what, search(places, faults), &mut unneeded);
+    }
+    for safeguard in Safeguard::ALL {
+        Safeguard::leave_out(Some(safeguard));
+        let found = search(places(safeguard), Faults::default());
+        Safeguard::leave_out(None);
+        line(&format!("{safeguard:?}"), found, &mut unneeded);
+    }
+    println!("{} left out one by one, {} unnoticed", FLUSHES.len() + Safeguard::ALL.len(), unneeded.len());
+    ensure!(unneeded.is_empty(), "not needed, or not tested: {}", unneeded.join(", "));
+    Ok(())
+}
+
+fn line(what: &str, found: Found, unneeded: &mut Vec<String>) {
+    match found {
+        Some((place, how)) => {
+            let how: String = how.chars().take(110).collect();
+            println!("{what:<41} {place:<16} {how}");
+        }
+        None => {
+            println!("{what:<41} NOBODY");
+            unneeded.push(what.to_owned());
+        }
+    }
+}
+
+/// The first thing that is wrong. Each search is bounded, and goes the same way every time.
+fn search(places: &[Where], plan: Faults) -> Found {
+    places.iter().find_map(|place| match place {
+        In(name) => {
+            let (name, work) = workloads::find(name)?;
+            let how = (0..SEEDS).find_map(|seed| in_workload(name, work, seed, plan))?;
+            Some((name.to_owned(), how))
+        }
+        FailedFlush => (0..FAILED_FLUSHES).find_map(|number| {
+            replay::note("failed-flush", number);
+            let outcome = explore(&workloads::failed_flush(number, plan), number, FIRST);
+            Some((format!("failed-flush {number}"), outcome.wrong.into_iter().next()?))
+        }),
+        Reader => Some(("a reader".to_owned(), beside_a_reader().err()?)),
+        Flips => Some(("flipped bits".to_owned(), flips().err()?)),
+        Errors => Some(("errors".to_owned(), faults::all(0).wrong.into_iter().next()?)),
+    })
+}
+
+fn in_workload(name: &str, work: Work, seed: u64, plan: Faults) -> Option<String> {
+    replay::note(name, seed);
+    explore(&work(seed, plan), seed, FIRST).wrong.into_iter().next()
+}
+
+/// A reader with a lease goes on reading what the writer removes, while the writer fills the store.
+fn beside_a_reader() -> Verdict {
+    let said = |error: StoreError| error.to_string();
+    let pages = run(0, 400, 1);
+    let mut history = History::with(TIGHT, &[("old@1", vec![pages.clone()])]);
+    let mut store = history.open().map_err(said)?;
+    store.set_now(1);
+    let mut reader = Catalog::open(history.disk.clone()).map_err(|failed| failed.error.to_string())?;
+    let generation = reader.info().generation;
+    let lease = Lease { reader: [8; 16], generation, sequence: 1, unix: 5, in_use: true };
+    lease.write(&mut history.disk.clone(), StoreId([1; 16]), 1).map_err(said)?;
+    reader.refresh().map_err(said)?;
+    store.remove("old@1").map_err(said)?;
+    for number in 0..4 {
+        let _ = history.take(&mut store, &format!("new@{number}"), &[run(0, 300, 7 + number)]);
+    }
+    let wanted = flatten(&[pages]);
+    let mut stream = reader.snapshot("old@1").map_err(said)?;
+    let mut stream = stream.pages().map_err(said)?;
+    let mut count = 0;
+    while let Some((gfn, page)) = stream.next_page().map_err(said)? {
+        count += usize::from(wanted.get(&gfn.raw()).is_some_and(|block| block.bytes == *page.bytes()));
+    }
+    store.set_now(2 + LEASE_PATIENCE_NS);
+    store.reclaim().map_err(said)?;
+    if count == wanted.len() { Ok(()) } else { Err(format!("{count} of {} pages", wanted.len())) }
+}
+
+/// A few bits of every block: nothing wrong is handed out, and what has a second copy is not missed.
+fn flips() -> Verdict {
+    let history = History::with(TIGHT, &[("a@1", vec![run(0, 6, 1)])]);
+    let (image, held) = (history.disk.image(), with(&None, "a@1", flatten(&[run(0, 6, 1)])));
+    let mut rng = Rng(3);
+    for at in image.used() {
+        for number in 0..FIRST_BITS + FLIPS {
+            let bit = if number < FIRST_BITS { number } else { rng.below(300 * 8) };
+            let mut damaged: Image = image.clone();
+            damaged.flip(at, usize::try_from(bit).unwrap_or(0));
+            let given = honest(Disk::with(TIGHT, damaged), std::slice::from_ref(&held))
+                .map_err(|error| format!("block {at}: {error}"))?;
+            if at < 256 && given.refused > 0 {
+                return Err(format!("block {at} has a second copy, and was missed"));
+            }
+        }
+    }
+    Ok(())
+}

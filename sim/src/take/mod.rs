@@ -1,0 +1,30 @@
+//! Whole takes: the engine of a take, in the world of its own tests, on the store under test.
+
+mod work;
+
+#[path = "../../../snapshot/tests/take/fakes.rs"]
+#[allow(
+    dead_code,
+    unused_imports,
+    clippy::unwrap_used,
+    reason = "shared with the engine's own tests, which use all of it and may panic"
+)]
+mod fakes;
+#[path = "../../../snapshot/tests/take/setup.rs"]
+#[allow(
+    dead_code,
+    unused_imports,
+    clippy::unwrap_used,
+    reason = "shared with the engine's own tests, which use all of it and may panic"
+)]
+mod setup;
+#[path = "../../../snapshot/tests/take/world.rs"]
+#[allow(
+    dead_code,
+    unused_imports,
+    clippy::unwrap_used,
+    reason = "shared with the engine's own tests, which use all of it and may panic"
+)]
+mod world;
+
+pub use work::{NAME, engine};

@@ -1,0 +1,227 @@
+//! What is done to a store before the power goes: short workloads one by one, and random ones by seed.
+//!
+//! A workload goes on after an error, as somebody might who does not look; the history says what may be there then.
+
+use snapshot::ports::BlockDevice;
+use snapshot::prune::{Rules, kept};
+use snapshot::request::Mode;
+use snapshot::status::State;
+use snapshot::store::{Store, StoreError, layout};
+
+use crate::content::{Run, packed_run, random_runs, run};
+use crate::disk::{Disk, Faults};
+use crate::explore;
+use crate::history::{History, ROOMY, SMALL, TIGHT};
+use crate::rng::Rng;
+use crate::take;
+
+/// A workload: from a seed and a plan of faults to what happened.
+pub type Work = fn(u64, Faults) -> History;
+
+/// Name, what it is about, and the workload.
+pub const ALL: [(&str, &str, Work); 17] = [
+    ("format", "making a store on a blank device", |_, faults| formatting(History::blank(SMALL), faults)),
+    ("reformat", "making a store over one with two snapshots", |_, faults| {
+        formatting(History::with(SMALL, &[("old@1", vec![run(0, 5, 1)]), ("old@2", vec![run(0, 5, 2)])]), faults)
+    }),
+    ("take", "one small take, every subset of its writes", |_, faults| on_one(ROOMY, faults, one_take)),
+    ("rounds", "a take of several rounds, with holes", |_, faults| on_one(ROOMY, faults, rounds)),
+    ("packed", "pages that pack and equal pages, and removal", |_, faults| on_one(ROOMY, faults, packed)),
+    ("abort", "a take that is given up, then another", |_, faults| on_one(ROOMY, faults, aborted)),
+    ("reuse", "removing, and using the space at once", |_, faults| on_one(TIGHT, faults, reuse)),
+    ("restart", "two takes with an open between", |_, faults| on_one(ROOMY, faults, restart)),
+    ("clean", "cleaning a sparse snapshot", |_, faults| on_sparse(faults, |_, _| Ok(()))),
+    ("clean-reuse", "cleaning, then takes into what it freed", |_, faults| on_sparse(faults, refill)),
+    ("prune", "pruning to the last two", |_, faults| on_one(ROOMY, faults, prune)),
+    ("full", "takes until the store is full, removal, takes", |_, faults| on_one(TIGHT, faults, full)),
+    ("engine-save", "a whole take: the guest stands", |seed, faults| by_engine(seed, faults, Mode::Save)),
+    ("engine-live", "a whole take: rounds while the guest writes", |seed, faults| by_engine(seed, faults, Mode::Live)),
+    ("engine-staged", "a whole take: the last set to memory", |seed, faults| by_engine(seed, faults, Mode::Staged)),
+    ("bad-sector", "a sector that cannot be read for a while", |seed, _| bad_sector(seed)),
+    ("random", "random work, cut at random moments and gone on with", random),
+];
+
+/// The workload of this name.
+pub fn find(name: &str) -> Option<(&'static str, Work)> {
+    ALL.iter().find(|(known, ..)| *known == name).map(|(name, _, work)| (*name, *work))
+}
+
+fn formatting(mut history: History, faults: Faults) -> History {
+    history.disk.plan(faults);
+    let _ = history.format(2);
+    history
+}
+
+/// Does something to a store that holds one snapshot.
+fn on_one(blocks: u64, faults: Faults, work: fn(&mut History, &mut Store<Disk>) -> Result<(), StoreError>) -> History {
+    let mut history = History::with(blocks, &[("old@1", vec![run(0, 9, 1)])]);
+    history.disk.plan(faults);
+    if let Ok(mut store) = history.open() {
+        let _ = work(&mut history, &mut store);
+    }
+    history
+}
+
+fn one_take(history: &mut History, store: &mut Store<Disk>) -> Result<(), StoreError> {
+    history.take(store, "new@1", &[run(0, 2, 2)])
+}
+
+fn rounds(history: &mut History, store: &mut Store<Disk>) -> Result<(), StoreError> {
+    history.take(store, "new@1", &[run(0, 9, 2), run(2, 4, 3), Run::from([(1, None), (5, Some(4))])])
+}
+
+fn packed(history: &mut History, store: &mut Store<Disk>) -> Result<(), StoreError> {
+    let _ = history.take(store, "new@1", &[packed_run(0, 40, 2), packed_run(8, 9, 3), run(2, 4, 3)]);
+    let _ = history.remove(store, "old@1");
+    history.take(store, "new@2", &[packed_run(0, 30, 2)])
+}
+
+fn aborted(history: &mut History, store: &mut Store<Disk>) -> Result<(), StoreError> {
+    let _ = history.abort(store, &[run(0, 9, 2)]);
+    history.take(store, "new@1", &[run(0, 5, 3)])
+}
+
+fn reuse(history: &mut History, store: &mut Store<Disk>) -> Result<(), StoreError> {
+    let _ = history.take(store, "new@1", &[run(0, 5, 2)]);
+    let _ = history.remove(store, "old@1");
+    let _ = history.take(store, "new@2", &[run(0, 5, 3)]);
+    let _ = history.remove(store, "new@1");
+    history.take(store, "new@3", &[run(0, 5, 4)])
+}
+
+fn restart(history: &mut History, store: &mut Store<Disk>) -> Result<(), StoreError> {
+    let _ = history.take(store, "new@1", &[run(0, 7, 2)]);
+    let mut store = history.open()?;
+    history.take(&mut store, "new@2", &[run(0, 7, 3)])
+}
+
+/// A store whose second snapshot is mostly superseded pages, while it is cleaned, and what follows.
+fn on_sparse(faults: Faults, then: fn(&mut History, &mut Store<Disk>) -> Result<(), StoreError>) -> History {
+    // Three segments of pages, of which few are left in each.
+    let superseded = (0..900).filter(|gfn| gfn % 150 > 2).map(|gfn| (gfn, Some(0))).collect();
+    let snapshots = [("old@1", vec![run(0, 5, 1)]), ("new@1", vec![run(0, 900, 2), superseded])];
+    let mut history = History::with(ROOMY, &snapshots);
+    history.disk.plan(faults);
+    if let Ok(mut store) = history.open() {
+        let _ = history.clean(&mut store);
+        let _ = then(&mut history, &mut store);
+    }
+    history
+}
+
+fn refill(history: &mut History, store: &mut Store<Disk>) -> Result<(), StoreError> {
+    for number in 2..5 {
+        let _ = history.take(store, &format!("new@{number}"), &[run(0, 5, 2 + number)]);
+    }
+    history.remove(store, "old@1")
+}
+
+fn prune(history: &mut History, store: &mut Store<Disk>) -> Result<(), StoreError> {
+    for number in 2..5 {
+        let _ = history.take(store, &format!("old@{number}"), &[run(0, 4, number)]);
+    }
+    let listed = store.list()?;
+    let times: Vec<u64> = (0..).zip(&listed).map(|(number, one)| one.created_unix + number).collect();
+    let keep = kept(&times, &Rules { last: 2, ..Rules::default() });
+    for (one, _) in listed.iter().zip(keep).filter(|(_, keep)| !keep) {
+        let _ = history.remove(store, &one.name);
+    }
+    let _ = history.clean(store);
+    history.take(store, "new@1", &[run(0, 5, 9)])
+}
+
+/// Each take is larger than a segment.
+fn full(history: &mut History, store: &mut Store<Disk>) -> Result<(), StoreError> {
+    for number in 1..4 {
+        let _ = history.take(store, &format!("new@{number}"), &[run(0, 330, 1 + number)]);
+    }
+    let _ = history.remove(store, "old@1");
+    let _ = history.remove(store, "new@1");
+    history.take(store, "new@9", &[run(0, 20, 9)])
+}
+
+fn by_engine(seed: u64, faults: Faults, mode: Mode) -> History {
+    let mut history = History::with(ROOMY, &[("old@1", vec![run(0, 3, 1)])]);
+    history.disk.plan(faults);
+    if let Ok(mut store) = history.open() {
+        take::engine(&mut history, &mut store, mode, seed, Some(20 + seed % 40));
+        let ended = take::engine(&mut history, &mut store, mode, seed, None);
+        if faults == Faults::default() && ended != State::Sealed {
+            history.wrong.push(format!("a take that nothing disturbs is not sealed: {ended:?}"));
+        }
+    }
+    history
+}
+
+/// A root or a set of segments cannot be read while a writer is at work: what it reaches is unknown, not free.
+fn bad_sector(seed: u64) -> History {
+    let mut history = History::with(ROOMY, &[("old@1", vec![run(0, 9, 1)]), ("old@2", vec![run(0, 9, 2)])]);
+    let magic: &[u8] = if seed.is_multiple_of(2) { &layout::ROOT_MAGIC } else { &layout::Kind::SEGMENT_SET.0 };
+    let image = history.disk.image();
+    let unreadable = image.used().find(|at| image.bytes(*at).starts_with(magic));
+    history.disk.plan(Faults { unreadable, ..Faults::default() });
+    if let Ok(mut store) = history.open() {
+        for number in 1..5 {
+            let _ = history.take(&mut store, &format!("new@{number}"), &[run(0, 250, 3)]);
+        }
+    }
+    history.disk.plan(Faults::default());
+    if let Ok(mut store) = history.open() {
+        let _ = history.take(&mut store, "new@9", &[run(0, 5, 4)]);
+    }
+    history
+}
+
+/// A flush of this number fails during `reuse`; then the store is opened again and used.
+pub fn failed_flush(number: u64, faults: Faults) -> History {
+    let mut history = on_one(TIGHT, Faults { lose_flush: Some(number), ..faults }, reuse);
+    history.disk.plan(faults);
+    if let Ok(mut store) = history.open() {
+        history.settle(&mut store);
+        for number in 5..8 {
+            // Full is fine, where a removal did not happen.
+            let _ = history.take(&mut store, &format!("new@{number}"), &[run(0, 5, number + 3)]);
+        }
+    }
+    history
+}
+
+/// Random work, cut at a random moment, again and again on what the cut left; the last part is to be explored.
+fn random(seed: u64, faults: Faults) -> History {
+    let mut rng = Rng(seed);
+    let snapshots = [("old@1", random_runs(&mut rng)), ("old@2", random_runs(&mut rng))];
+    let mut history = History::with(if rng.once_in(3) { TIGHT } else { ROOMY }, &snapshots);
+    for part in 0..1 + rng.below(3) {
+        if part > 0 {
+            let (image, allowed) = explore::random_cut(&history, &mut rng);
+            let next = History::new(Disk::with(history.blocks(), image), allowed);
+            history = History { wrong: history.wrong, unsettled: true, ..next };
+        }
+        history.disk.plan(faults);
+        random_part(&mut history, &mut rng, part);
+    }
+    history
+}
+
+fn random_part(history: &mut History, rng: &mut Rng, part: u64) {
+    let Ok(mut store) = history.open() else {
+        return history.wrong.push("cannot open what a cut left".to_owned());
+    };
+    history.settle(&mut store);
+    for number in 0..2 + rng.below(3) {
+        let names: Vec<String> = history.possible.iter().flatten().flat_map(|held| held.keys().cloned()).collect();
+        match rng.below(8) {
+            0 | 1 if !names.is_empty() => {
+                let chosen = usize::try_from(rng.below(names.len() as u64)).unwrap_or(0);
+                let _ = history.remove(&mut store, &names[chosen]);
+            }
+            2 => drop(history.abort(&mut store, &random_runs(rng))),
+            3 => drop(history.clean(&mut store)),
+            4 if !names.iter().any(|name| name == take::NAME) => {
+                take::engine(history, &mut store, Mode::Live, rng.next(), Some(rng.below(400)));
+            }
+            5 => drop(history.disk.flush()),
+            _ => drop(history.take(&mut store, &format!("new@{part}-{number}"), &random_runs(rng))),
+        }
+    }
+}
