@@ -41,13 +41,13 @@ fn config_against(config: &Config, name: &str) -> Option<Failure> {
         let failure = Exit::NotPvh.fail(format_args!("the guest '{name}' is of type {}", kind.unwrap_or("unknown")));
         return Some(failure.hint("only PVH and 64-bit PV guests can be taken"));
     }
-    if config.passed_through() > 0 {
-        let failure = Exit::NotPvh.fail(format_args!("the guest '{name}' has passed-through PCI devices"));
-        return Some(
-            failure.hint("their writes are not tracked, and a restore could not bring them back: detach them"),
-        );
-    }
-    None
+    // Those behind a backend that is not dom0's stand here only.
+    (config.passed_through() > 0).then(|| passed_through(name))
+}
+
+fn passed_through(name: &str) -> Failure {
+    let failure = Exit::NotPvh.fail(format_args!("the guest '{name}' has passed-through PCI devices"));
+    failure.hint("their writes are not tracked, and a restore could not bring them back: detach them")
 }
 
 /// Can this hypervisor track the writes of PV guests? That takes shadow paging, which later versions leave out.
@@ -91,9 +91,7 @@ pub fn made_against(tree: &mut impl Tree, found: &Found) -> Outcome<Option<Failu
         return Ok(Some(failure.hint("HVM guests are not supported yet: the device model has a state of its own")));
     }
     if !tree.list(&format!("/local/domain/0/backend/pci/{domid}"))?.is_empty() {
-        let failure = Exit::NotPvh.fail(format_args!("the guest '{name}' has passed-through PCI devices"));
-        let hint = "their writes are not tracked, and a restore could not bring them back: detach them";
-        return Ok(Some(failure.hint(hint)));
+        return Ok(Some(passed_through(name)));
     }
     Ok(None)
 }

@@ -42,7 +42,7 @@ impl Deeds {
 
 /// Recovers all that can be.
 pub fn run(place: &Place) -> Outcome {
-    let shown = all()?;
+    let shown = all(None)?;
     let bad = shown.iter().filter(|(_, deeds)| !deeds.left.is_empty()).count();
     if place.json {
         let list = shown.iter().map(|(guest, deeds)| json!({ "guest": guest, "done": deeds.done, "left": deeds.left }));
@@ -62,15 +62,22 @@ pub fn run(place: &Place) -> Outcome {
     }
 }
 
-/// After a keeper was killed under a take: recovers at once. True: nothing is left.
-pub fn at_once() -> bool {
-    all().is_ok_and(|shown| shown.iter().all(|(_, deeds)| deeds.left.is_empty()))
+/// Recovers the guest of this handle at once: its keeper was killed, or an earlier take of it left something. True:
+/// nothing of it is left. What is wrong with other guests is no reason to fail.
+pub fn at_once(handle: &str) -> bool {
+    all(Some(handle)).is_ok_and(|shown| shown.iter().all(|(_, deeds)| deeds.left.is_empty()))
 }
 
-fn all() -> Outcome<Vec<(String, Deeds)>> {
+/// Of one guest, or of all: a record that cannot be read may be anybody's.
+fn all(only: Option<&str>) -> Outcome<Vec<(String, Deeds)>> {
     let dir = files::make_run_dir()?;
     let records = record::all(&dir).map_err(|error| Exit::Internal.fail(format_args!("{}: {error}", dir.display())))?;
-    let each = records.into_iter().map(|(path, record)| match record {
+    let ours = |record: &Result<Record, String>| match (only, record) {
+        (Some(handle), Ok(record)) => record.job.handle == handle,
+        (Some(_), Err(_)) => false,
+        (None, _) => true,
+    };
+    let each = records.into_iter().filter(|(_, record)| ours(record)).map(|(path, record)| match record {
         Ok(record) => Ok((record.job.guest.clone(), of_guest(&path, &record)?)),
         Err(error) => Ok((path.display().to_string(), Deeds { left: vec![error], ..Deeds::default() })),
     });

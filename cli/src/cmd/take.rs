@@ -78,7 +78,7 @@ pub fn run(take: &args::Take, place: &Place) -> Outcome {
     send(&mut store, &base, &chunks, &Request::Take(asked))?;
     let ended = follow(&mut store, &base, token, &mut link, &mut progress);
     progress.end();
-    let (status, ending) = ended.map_err(|failure| after_the_keeper(failure, &found.name))?;
+    let (status, ending) = ended.map_err(|failure| after_the_keeper(failure, &job.handle, &found.name))?;
     judge(&status, &ending, &found.name)?;
     stub::remember(&mut store, &stub.domain);
     report(&name, take.mode, &status, &ending, place)
@@ -88,7 +88,7 @@ pub fn run(take: &args::Take, place: &Place) -> Outcome {
 /// a keeper was killed, or a stub stood still and could not be waited for.
 fn recover_leftovers(handle: &str, guest: &str) -> Outcome {
     if status::keepers()?.iter().any(|(record, lives)| !lives && record.job.handle == handle) {
-        if !recover::at_once() {
+        if !recover::at_once(handle) {
             let failure = Exit::Stuck.fail(format_args!("an earlier take of '{guest}' left something behind"));
             return Err(failure.hint("`livesave recover` says what"));
         }
@@ -256,8 +256,8 @@ fn follow(
 }
 
 /// A keeper that was killed leaves the guest to us: do at once what `livesave recover` would do.
-fn after_the_keeper(failure: Failure, guest: &str) -> Failure {
-    if failure.exit != Exit::Stuck || !recover::at_once() {
+fn after_the_keeper(failure: Failure, handle: &str, guest: &str) -> Failure {
+    if failure.exit != Exit::Stuck || !recover::at_once(handle) {
         return failure;
     }
     Exit::KeeperLost
