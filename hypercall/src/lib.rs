@@ -21,6 +21,7 @@ pub mod domctl;
 mod errno;
 mod error;
 pub mod event;
+pub mod flask;
 pub mod grant;
 pub mod hvm;
 pub mod memory;

@@ -29,6 +29,7 @@ const HEADERS: &[&str] = &[
     "xen/sched.h",
     "xen/vcpu.h",
     "xen/version.h",
+    "xen/xsm/flask_op.h",
     "xen/elfnote.h",
     "xen/hvm/hvm_op.h",
     "xen/hvm/params.h",

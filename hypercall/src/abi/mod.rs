@@ -8,6 +8,7 @@
 
 pub mod domctl;
 pub mod event;
+pub mod flask;
 pub mod grant;
 pub mod hvm;
 pub mod io;

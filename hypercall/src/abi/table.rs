@@ -1,6 +1,6 @@
 //! Everything that this crate claims about Xen's headers, as C expressions with the values that they must have.
 
-use super::{domctl, event, grant, hvm, io, linux, memory, mmu, sched, start_info, vcpu, version, xen};
+use super::{domctl, event, flask, grant, hvm, io, linux, memory, mmu, sched, start_info, vcpu, version, xen};
 use crate::XenErrno;
 
 /// One claim: the C expression, compiled against Xen's headers, has this value.
@@ -29,6 +29,8 @@ const TABLES: &[&[Row]] = &[
     grant::LAYOUTS,
     event::CONSTANTS,
     event::LAYOUTS,
+    flask::CONSTANTS,
+    flask::LAYOUTS,
     sched::CONSTANTS,
     sched::LAYOUTS,
     version::CONSTANTS,

@@ -2,5 +2,6 @@
 
 mod calls;
 mod domctls;
+mod flask;
 mod resume;
 mod script;

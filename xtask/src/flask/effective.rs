@@ -12,6 +12,10 @@ use super::binary::{Policy, Rule, Value};
 
 /// Whose outgoing permissions are listed: the stub's label, and the label of its ends of event channels.
 const SUBJECTS: [&str; 2] = ["livesave_t", "livesave_t_channel"];
+/// While this boolean is on, a take runs, and dom0 lacks what is given under its negation.
+const TAKING: &str = "!livesave_taking";
+/// From whom it is withheld.
+const DOM0: &str = "dom0_t";
 /// On whom incoming permissions are listed.
 const OBJECTS: [&str; 3] = ["livesave_t", "livesave_t_self", "livesave_t_channel"];
 
@@ -30,7 +34,39 @@ pub fn report(policy: &Policy) -> Result<String> {
     for name in OBJECTS {
         section(policy, &mut text, name, &format!("may be done to {name}"), |rule| (rule.target, rule.source))?;
     }
+    withheld(policy, &mut text)?;
     Ok(text)
+}
+
+/// What dom0 lacks while a take runs: every rule that gives it such a permission on such a target. A rule that gives it
+/// always stands here too, without the condition, so that it is noticed that nothing is withheld any more.
+fn withheld(policy: &Policy, text: &mut String) -> Result<()> {
+    let dom0 = value_of(policy, DOM0)?;
+    let of_dom0 = |rule: &&Rule| policy.membership.get(&dom0).is_some_and(|all| all.contains(&rule.source));
+    let each = |rule: &Rule| {
+        let bits = (0..u32::BITS).filter(|bit| rule.permissions >> bit & 1 == 1);
+        let (class, targets) = (rule.class, members(policy, rule.target).collect::<Vec<_>>());
+        bits.flat_map(|bit| targets.iter().map(move |target| (class, bit, *target)).collect::<Vec<_>>())
+            .collect::<Vec<_>>()
+    };
+    let taken: BTreeSet<_> = policy
+        .rules
+        .iter()
+        .filter(of_dom0)
+        .filter(|rule| rule.condition.as_deref() == Some(TAKING))
+        .flat_map(each)
+        .collect();
+    let mut listing = Listing::new();
+    for rule in policy.rules.iter().filter(of_dom0) {
+        for (class, bit, target) in each(rule).into_iter().filter(|found| taken.contains(found)) {
+            listing.entry((rule.condition.clone(), class, bit)).or_default().insert(target);
+        }
+    }
+    writeln!(text, "\n## {DOM0} may do but while a take runs")?;
+    for line in lines(policy, &listing)? {
+        writeln!(text, "{line}")?;
+    }
+    Ok(())
 }
 
 /// One section: the rules in which `name` stands at the near end, by what stands at the far end.
