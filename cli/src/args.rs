@@ -217,14 +217,21 @@ pub struct Take {
     /// staged: memory of the stub for what is copied in the pause (64M, 1G) [all that it can spare]
     #[arg(long, value_parser = kib, value_name = "SIZE")]
     pub staging: Option<u32>,
-    /// staged: what to do with a guest that writes more than fits
-    #[arg(long, value_enum, default_value = "accept")]
-    pub on_busy: OnBusy,
+    /// staged: what to do with a guest that writes more than fits [accept]
+    #[arg(long, value_enum)]
+    pub on_busy: Option<OnBusy>,
     /// improved: a round is futile when more than H times the pages sent became dirty, or, `literal`, when no fewer
     /// became dirty than in the one before
     #[arg(long, value_parser = high, default_value = "5.1", value_name = "H")]
     pub h: u32,
-    /// A command run in dom0 while the guest stands still, beside the copy
+    /// How long to wait for the stub while it takes other guests
+    #[arg(long, value_parser = time, default_value = "60m", value_name = "TIME")]
+    pub wait: Duration,
+    /// Do not wait for the stub: fail if it is in a session
+    #[arg(long, conflicts_with = "wait")]
+    pub no_wait: bool,
+    /// A command run in dom0 while the guest stands still, beside the copy (LIVESAVE_PHASE=captured), and again when it
+    /// is known what became of the snapshot (sealed, failed)
     #[arg(long, value_name = "CMD")]
     pub hook: Option<String>,
     /// How long the hook may take
@@ -313,9 +320,17 @@ fn high(text: &str) -> Result<u32, String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    /// The arguments of this `take`.
+    pub fn take(line: &str) -> Take {
+        match parse(line).unwrap().command {
+            Command::Take(take) => take,
+            other => panic!("{other:?}"),
+        }
+    }
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
         Cli::try_parse_from(line.split(' '))
@@ -354,9 +369,9 @@ mod tests {
 
     #[test]
     fn a_take_has_defaults() {
-        let Command::Take(take) = parse("livesave take web01").unwrap().command else { panic!() };
+        let take = take("livesave take web01");
         assert_eq!((take.domain.as_str(), take.mode, take.max_pause), ("web01", Mode::Live, None));
-        assert_eq!((take.on_busy, take.h, take.target_pause, take.staging), (OnBusy::Accept, 5100, None, None));
+        assert_eq!((take.on_busy, take.h, take.target_pause, take.staging), (None, 5100, None, None));
         assert_eq!(take.hook_timeout, Duration::from_secs(10));
     }
 

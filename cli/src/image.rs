@@ -70,6 +70,13 @@ pub fn config_of<D: BlockDevice>(reader: &mut SnapshotReader<'_, D>) -> Outcome<
     Ok((config, changed))
 }
 
+/// What a hook kept of the disks; empty if nothing.
+pub fn kept_disks<D: BlockDevice>(reader: &mut SnapshotReader<'_, D>) -> Outcome<String> {
+    let name = reader.info().name.clone();
+    let text = reader.attachment(AttachmentKind::DISKS).map_err(|error| catalog::trouble(&name, error))?;
+    Ok(String::from_utf8_lossy(&text.unwrap_or_default()).into_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,6 +13,7 @@ mod exit;
 mod host;
 mod image;
 mod keeper;
+mod queue;
 mod seen;
 mod show;
 mod stub;

@@ -8,6 +8,13 @@ use core::fmt;
 use crate::fields::{Fields, Line, ParseError};
 use crate::names::Token;
 
+/// Most bytes of [`Disks`].
+pub const DISKS_MAX: usize = 1024;
+
+/// Where the guest's disks were kept as they were at the pause: `VDEV=PATH` joined by `;`, as a hook in dom0 said it.
+/// Nothing in the stub reads it; it is kept with the snapshot.
+pub type Disks = heapless::String<DISKS_MAX>;
+
 /// The keeper's word on a session after the stub's release edge.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Verdict {
@@ -17,25 +24,29 @@ pub struct Verdict {
     pub resumed: bool,
     /// Why it is void; empty for a resume.
     pub reason: Line,
+    /// Empty if no hook kept any.
+    pub disks: Disks,
 }
 
 impl Verdict {
     /// Reads the node's value.
     pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
-        let fields = Fields::parse(bytes, &["token", "verdict", "reason"])?;
+        let fields = Fields::parse(bytes, &["token", "verdict", "reason", "disks"])?;
         let resumed = match fields.required("verdict")? {
             "resumed" => true,
             "void" => false,
             _ => return Err(ParseError::bad("verdict")),
         };
-        Ok(Self { token: fields.typed("token")?, resumed, reason: fields.line("reason")? })
+        let disks = fields.optional("disks").unwrap_or("").parse().map_err(|_| ParseError::bad("disks"))?;
+        Ok(Self { token: fields.typed("token")?, resumed, reason: fields.line("reason")?, disks })
     }
 }
 
 impl fmt::Display for Verdict {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verdict = if self.resumed { "resumed" } else { "void" };
-        write!(out, "token={}\nverdict={verdict}\nreason={}\n", self.token, self.reason)
+        write!(out, "token={}\nverdict={verdict}\nreason={}\n", self.token, self.reason)?;
+        if self.disks.is_empty() { Ok(()) } else { writeln!(out, "disks={}", self.disks) }
     }
 }
 

@@ -17,7 +17,7 @@ const SECOND_NS: u64 = 1_000_000_000;
 const STEPS_MAX: usize = 1000;
 
 fn verdict(resumed: bool) -> Observation {
-    Observation::Verdict(Verdict { token: Token([0; 16]), resumed, reason: Line::default() })
+    Observation::Verdict(Verdict { token: Token([0; 16]), resumed, reason: Line::default(), disks: Default::default() })
 }
 
 fn trouble(fault: Fault) -> Observation {

@@ -23,11 +23,30 @@ pub const fn mode(mode: args::Mode) -> Mode {
 }
 
 /// The way with a busy guest, as the stub calls it.
-pub const fn busy(busy: args::OnBusy) -> Busy {
-    match busy {
-        args::OnBusy::Accept => Busy::Accept,
-        args::OnBusy::Throttle => Busy::Throttle,
-        args::OnBusy::Abort => Busy::Abort,
+pub const fn busy(take: &args::Take) -> Busy {
+    match take.on_busy {
+        None | Some(args::OnBusy::Accept) => Busy::Accept,
+        Some(args::OnBusy::Throttle) => Busy::Throttle,
+        Some(args::OnBusy::Abort) => Busy::Abort,
+    }
+}
+
+/// What means something in mode `staged` only must not be given to another: it would be believed to be in force.
+pub fn refuse_strays(take: &args::Take) -> Outcome {
+    if take.mode == args::Mode::Staged {
+        return Ok(());
+    }
+    let given = [
+        ("--target-pause", take.target_pause.is_some()),
+        ("--staging", take.staging.is_some()),
+        ("--on-busy", take.on_busy.is_some()),
+    ];
+    match given.iter().find(|(_, given)| *given) {
+        None => Ok(()),
+        Some((option, _)) => {
+            let what = format!("{option} means nothing in mode {}", mode(take.mode));
+            Err(Exit::Usage.fail(what).hint("leave it out, or add --mode staged"))
+        }
     }
 }
 
@@ -77,14 +96,19 @@ pub fn millis(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::{Cli, Command};
-    use clap::Parser;
+    use crate::args::tests::take;
 
-    fn take(line: &str) -> args::Take {
-        match Cli::try_parse_from(line.split(' ')).unwrap().command {
-            Command::Take(take) => take,
-            other => panic!("{other:?}"),
+    #[test]
+    fn what_only_staged_knows_is_refused_elsewhere() {
+        for option in ["--target-pause 1s", "--staging 64M", "--on-busy accept"] {
+            let line = format!("livesave take web01 {option}");
+            let failure = refuse_strays(&take(&line)).unwrap_err();
+            assert_eq!(failure.exit, Exit::Usage);
+            assert!(failure.what.contains(option.split(' ').next().unwrap()), "{}", failure.what);
+            assert!(refuse_strays(&take(&format!("{line} --mode save"))).is_err());
+            assert_eq!(refuse_strays(&take(&format!("{line} --mode staged"))), Ok(()));
         }
+        assert_eq!(refuse_strays(&take("livesave take web01 --round1-skip --max-pause 1s")), Ok(()));
     }
 
     #[test]

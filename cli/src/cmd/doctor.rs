@@ -76,6 +76,9 @@ pub fn run(guest: Option<&str>, place: &Place) -> Outcome {
         Err(failure) => all.fault("xenstore", &failure),
     }
     keepers(&mut all);
+    if let Some(xen) = &xen {
+        other_tools(&mut all, xen.taking().map_err(|error| error.to_string()));
+    }
     print(&all, place.json)?;
     let faults = all.0.iter().filter(|finding| finding.grade == Grade::Fault).count();
     match faults {
@@ -288,6 +291,25 @@ fn keepers(all: &mut Findings) {
             }
         }
         Err(failure) => all.fault("keepers", &failure),
+    }
+}
+
+/// Whether a take can keep saves and migrations off, and whether somebody does so now.
+fn other_tools(all: &mut Findings, taking: Result<Option<bool>, String>) {
+    let what = "other tools";
+    let needed = super::status::keepers().map(|all| all.iter().any(|(record, lives)| record.keeps_off && *lives));
+    match (taking, needed) {
+        (Ok(Some(false)), _) => all.fine(what, "kept off while a take runs"),
+        (Ok(Some(true)), Ok(true)) => all.fine(what, "kept off now: a take runs"),
+        (Ok(Some(true)), _) => {
+            let found = "saves and migrations are refused, and no take runs";
+            all.add(what, Grade::Fault, found, "`livesave recover`");
+        }
+        (Ok(None), _) => {
+            let found = "the policy cannot keep them off: a take gives way to them";
+            all.add(what, Grade::Warning, found, "load the policy of this version");
+        }
+        (Err(error), _) => all.add(what, Grade::Warning, error, "`xl dmesg | grep avc`"),
     }
 }
 

@@ -5,7 +5,7 @@ use super::trace;
 use crate::args::Place;
 use crate::config::Config;
 use crate::exit::Outcome;
-use crate::{catalog, show};
+use crate::{catalog, image, show};
 use serde_json::{Value, json};
 use snapshot::store::{AttachmentKind, Listed, SnapshotInfo};
 use std::collections::BTreeMap;
@@ -79,12 +79,17 @@ pub fn show(text: &str, place: &Place) -> Outcome {
         Some(text) => Config::from_json(&text)?.disks()?,
         None => Vec::new(),
     };
+    let kept = image::kept_disks(&mut reader)?;
+    let kept: BTreeMap<&str, &str> = kept.split(';').filter_map(|disk| disk.split_once('=')).collect();
     let trace = trace::of(&mut reader);
     let counted = reader.attachment(AttachmentKind::STATS).map_err(|error| catalog::trouble(&name, error))?;
     let counted = counts(&counted.unwrap_or_default());
     let info = reader.info();
     if place.json {
-        let disks = disks.iter().map(|disk| json!({ "vdev": disk.vdev, "path": disk.path, "writable": disk.writable }));
+        let disks = disks.iter().map(|disk| {
+            let kept = kept.get(disk.vdev.as_str());
+            json!({ "vdev": disk.vdev, "path": disk.path, "writable": disk.writable, "kept": kept })
+        });
         let mut value = info_json(info);
         value["disks"] = disks.collect();
         value["trace"] = trace::to_json(trace.as_ref().ok());
@@ -97,7 +102,8 @@ pub fn show(text: &str, place: &Place) -> Outcome {
     }
     for disk in &disks {
         let access = if disk.writable { "writable" } else { "read-only" };
-        rows.push(vec![format!("disk {}", disk.vdev), format!("{} ({access})", disk.path)]);
+        let kept = kept.get(disk.vdev.as_str()).map_or_else(String::new, |path| format!(", kept as {path}"));
+        rows.push(vec![format!("disk {}", disk.vdev), format!("{} ({access}){kept}", disk.path)]);
     }
     let rounds = trace.map_or_else(|why| format!("no table of rounds: {why}"), |trace| trace::table(&trace));
     show::print(&format!("{}\n\n{rounds}", show::table(&["snapshot", &name], rows))).and(doubt)

@@ -3,11 +3,13 @@
 //! It acts on the keepers' records only, and only on guests whose keeper is dead. A guest that stands is resumed only
 //! if the record says that we asked and xenstore says that the guest took our request. Doing it twice is harmless.
 
+use super::status;
 use crate::args::Place;
 use crate::exit::{Exit, Outcome};
 use crate::host::tree::{self, XenStore};
 use crate::host::xen::Xen;
 use crate::host::{files, xl};
+use crate::keeper::keepoff;
 use crate::keeper::record::{self, Record, Stage};
 use crate::show;
 use serde_json::json;
@@ -81,7 +83,9 @@ fn all(only: Option<&str>) -> Outcome<Vec<(String, Deeds)>> {
         Ok(record) => Ok((record.job.guest.clone(), of_guest(&path, &record)?)),
         Err(error) => Ok((path.display().to_string(), Deeds { left: vec![error], ..Deeds::default() })),
     });
-    each.collect()
+    let mut shown = each.collect::<Outcome<Vec<_>>>()?;
+    shown.extend(let_others(&dir).map(|deeds| ("other tools".to_owned(), deeds)));
+    Ok(shown)
 }
 
 /// Acts on the record as it is once nobody else can change it: a recovery at the same time, or a keeper that was just
@@ -146,7 +150,7 @@ fn resume(
 ) -> bool {
     if record.stage == Stage::Standing {
         // The request is used up: a word that stands there now is not ours.
-        return resume_when_it_stands(xen, store, record, (domid, handle), deeds);
+        return Taken { xen, store, record, guest: (domid, handle) }.resume(deeds);
     }
     let path = format!("/local/domain/{domid}/control/shutdown");
     let standing = store.transaction(|t| {
@@ -162,7 +166,7 @@ fn resume(
             deeds.done.push("the guest stands by another tool's suspend: left alone, our request withdrawn".to_owned());
         }
         Ok((true, false)) => deeds.done.push("the request was withdrawn before the guest took it".to_owned()),
-        Ok((false, _)) => return resume_when_it_stands(xen, store, record, (domid, handle), deeds),
+        Ok((false, _)) => return Taken { xen, store, record, guest: (domid, handle) }.resume(deeds),
         Err(error) => {
             deeds.left.push(format!("whether the guest took the request: {error}"));
             return false;
@@ -171,43 +175,50 @@ fn resume(
     true
 }
 
-/// The guest took our request. If it has not suspended by now it still may, for as long as a keeper would have watched
-/// for it: until then the record stays, so that the next recovery finds it.
-fn resume_when_it_stands(
-    xen: &Xen,
-    store: &mut XenStore,
-    record: &Record,
-    (domid, handle): (DomId, DomHandle),
-    deeds: &mut Deeds,
-) -> bool {
-    let until = Instant::now() + LATE;
-    while xen.target(domid, handle) != Target::Suspended {
-        let awaited = still_awaited(record, record::uptime());
-        if awaited.is_none() || Instant::now() >= until {
-            let Some(seconds) = awaited else {
-                deeds.done.push("the guest runs".to_owned());
-                return true;
-            };
-            deeds.left.push(format!(
-                "the guest took the suspend request and runs still: should it suspend late, recover again; after \
-                 {seconds} s it is not waited for any more"
-            ));
+/// A guest that took our request.
+struct Taken<'a> {
+    xen: &'a Xen,
+    store: &'a mut XenStore,
+    record: &'a Record,
+    guest: (DomId, DomHandle),
+}
+
+impl Taken<'_> {
+    /// Resumes it. If it has not suspended by now it still may, for as long as a keeper would have watched for it:
+    /// until then the record stays, so that the next recovery finds it.
+    fn resume(self, deeds: &mut Deeds) -> bool {
+        let (domid, handle) = self.guest;
+        let until = Instant::now() + LATE;
+        while self.xen.target(domid, handle) != Target::Suspended {
+            let awaited = still_awaited(self.record, record::uptime());
+            if awaited.is_none() || Instant::now() >= until {
+                let Some(seconds) = awaited else {
+                    deeds.done.push("the guest runs".to_owned());
+                    return true;
+                };
+                deeds.left.push(format!(
+                    "the guest took the suspend request and runs still: should it suspend late, recover again; after \
+                     {seconds} s it is not waited for any more"
+                ));
+                return false;
+            }
+            thread::sleep(LOOK);
+        }
+        if let Some(saver) = xl::saver_of(domid.raw(), &self.record.job.guest) {
+            // It may stand for that by now, and what is saved must not go on meanwhile.
+            deeds
+                .left
+                .push(format!("the guest stands, and {saver} is at work on it: recover again when that has ended"));
             return false;
         }
-        thread::sleep(LOOK);
+        let resumed = self.xen.resume(domid, handle).map(drop);
+        let runs = resumed.is_ok();
+        deeds.note("the guest was resumed", resumed);
+        if runs {
+            deeds.note("xenstored was told", self.store.resume(domid));
+        }
+        runs
     }
-    if let Some(saver) = xl::saver_of(domid.raw(), &record.job.guest) {
-        // It may stand for that by now, and what is saved must not go on meanwhile.
-        deeds.left.push(format!("the guest stands, and {saver} is at work on it: recover again when that has ended"));
-        return false;
-    }
-    let resumed = xen.resume(domid, handle).map(drop);
-    let runs = resumed.is_ok();
-    deeds.note("the guest was resumed", resumed);
-    if runs {
-        deeds.note("xenstored was told", store.resume(domid));
-    }
-    runs
 }
 
 /// For how many seconds a suspend by the record's request is still to be reckoned with.
@@ -237,12 +248,33 @@ fn tracking(
             .left
             .push("the stub is at work: its dirty tracking is its own; recover again when it is idle".to_owned()),
         Err(error) => deeds.left.push(format!("what the stub does: {error}")),
-        Ok(false) => match xen.log_dirty_on(domid) {
-            Ok(true) => deeds.note("dirty tracking switched off", xen.log_dirty_off(domid)),
-            Ok(false) => deeds.done.push("dirty tracking is off".to_owned()),
+        Ok(false) => match keepoff::lifted(&files::run_dir(), xen, || off(xen, domid)) {
+            Ok(Ok(true)) => deeds.done.push("dirty tracking switched off".to_owned()),
+            Ok(Ok(false)) => deeds.done.push("dirty tracking is off".to_owned()),
+            Ok(Err(error)) => deeds.left.push(format!("dirty tracking: {error}")),
             Err(error) => deeds.left.push(format!("dirty tracking: {error}")),
         },
     }
+}
+
+/// Switches tracking off if it is on. True: it was.
+fn off(xen: &Xen, domid: DomId) -> xen_hypercall::Result<bool> {
+    let on = xen.log_dirty_on(domid)?;
+    if on { xen.log_dirty_off(domid).map(|()| true) } else { Ok(false) }
+}
+
+/// Whom a dead keeper keeps off is let in again, whatever became of its record.
+fn let_others(dir: &Path) -> Option<Deeds> {
+    let mut deeds = Deeds::default();
+    // Where Xen cannot be reached there is nothing to reset.
+    let xen = Xen::open().ok()?;
+    let settled = keepoff::settle(dir, &xen, |record| status::lives(record).unwrap_or(true));
+    match settled {
+        Ok(false) => return None,
+        Ok(true) => deeds.done.push("saves and migrations are possible again".to_owned()),
+        Err(error) => deeds.left.push(format!("saves and migrations may be refused still: {error}")),
+    }
+    Some(deeds)
 }
 
 fn stub_at_work(xen: &Xen, store: &mut XenStore, (domid, handle): (DomId, DomHandle)) -> Result<bool, String> {
@@ -262,8 +294,15 @@ mod tests {
     #[test]
     fn a_guest_that_was_asked_is_reckoned_with_as_long_as_by_a_keeper() {
         let job = record::tests::job();
-        let mut record =
-            Record { version: record::VERSION, pid: 1, stage: Stage::Asked, asked: Some(1000), job, cap: None };
+        let mut record = Record {
+            version: record::VERSION,
+            pid: 1,
+            stage: Stage::Asked,
+            asked: Some(1000),
+            job,
+            cap: None,
+            keeps_off: false,
+        };
         assert_eq!(still_awaited(&record, 1030), Some(570));
         assert_eq!(still_awaited(&record, 1600), None);
         assert_eq!(still_awaited(&record, 9000), None);

@@ -29,7 +29,10 @@ pub fn run(args: &Restore, place: &Place) -> Outcome {
     let mut store = catalog::open(place)?;
     let mut reader = store.snapshot(&name).map_err(|error| catalog::trouble(&name, error))?;
     let (mut config, _) = image::config_of(&mut reader)?;
-    let mapping = mapping(&args.disks)?;
+    let given = mapping(&args.disks)?;
+    // Whoever says that the disks are right as they are does not want those of then.
+    let kept = if args.disks_as_they_are { BTreeMap::new() } else { kept(&image::kept_disks(&mut reader)?, &given)? };
+    let mapping: BTreeMap<String, String> = kept.into_iter().chain(given).collect();
     refuse_unmapped(&config.disks()?, &mapping, args.disks_as_they_are)?;
     config.map_disks(&mapping)?;
     if let Some(clone) = &args.clone {
@@ -67,6 +70,19 @@ fn mapping(words: &[String]) -> Outcome<BTreeMap<String, String>> {
         }
     }
     Ok(mapping)
+}
+
+/// The disks that a hook kept at the pause, but those for which another is given.
+fn kept(text: &str, given: &BTreeMap<String, String>) -> Outcome<BTreeMap<String, String>> {
+    let disks = text.split(';').filter_map(|disk| disk.split_once('=')).filter(|(vdev, _)| !given.contains_key(*vdev));
+    let disks: BTreeMap<String, String> = disks.map(|(vdev, path)| (vdev.to_owned(), path.to_owned())).collect();
+    match disks.iter().find(|(_, path)| !Path::new(path).exists()) {
+        None => Ok(disks),
+        Some((vdev, path)) => {
+            let what = format!("the disk {vdev} was kept as {path}, which is not there");
+            Err(Exit::DisksUnmapped.fail(what).hint(format!("activate it, or name another with --disk {vdev}=PATH")))
+        }
+    }
 }
 
 fn refuse_unmapped(disks: &[Disk], mapping: &BTreeMap<String, String>, as_they_are: bool) -> Outcome {
@@ -170,6 +186,15 @@ mod tests {
         let mapping = BTreeMap::from([("xvda".to_owned(), "/dev/vg/y".to_owned())]);
         assert!(refuse_unmapped(&disks, &mapping, false).is_ok());
         assert!(refuse_unmapped(&disks[1..], &BTreeMap::new(), false).is_ok());
+    }
+
+    #[test]
+    fn kept_disks_are_used_unless_another_is_given() {
+        let given = BTreeMap::from([("xvdb".to_owned(), "/dev/vg/y".to_owned())]);
+        let disks = kept("xvda=/dev/null;xvdb=/nonexistent", &given).unwrap();
+        assert_eq!(disks, BTreeMap::from([("xvda".to_owned(), "/dev/null".to_owned())]));
+        assert_eq!(kept("", &given), Ok(BTreeMap::new()));
+        assert_eq!(kept("xvda=/nonexistent", &given).unwrap_err().exit, Exit::DisksUnmapped);
     }
 
     #[test]

@@ -4,8 +4,8 @@ use crate::args::Place;
 use crate::exit::{Exit, Outcome};
 use crate::host::{files, tree};
 use crate::keeper::record::{self, Record, Stage};
-use crate::show;
 use crate::stub::{self, Stub};
+use crate::{queue, show};
 use serde_json::{Value, json};
 use snapshot::status::{Status, StubState};
 use xen_drivers::xenstore::Nodes;
@@ -24,16 +24,24 @@ pub fn run(place: &Place) -> Outcome {
         Err(failure) if keepers.is_empty() => return Err(failure),
         Err(failure) => (Err(failure), None),
     };
+    let waiting = stub.as_ref().map_or_else(|_| Vec::new(), |stub| in_queue(&stub.domain.name));
     if place.json {
         let stub = stub.as_ref().map_or_else(|failure| json!({ "error": failure.exit.word() }), stub_json);
         let session = session.as_ref().map(session_json);
         let keepers: Vec<Value> = keepers.iter().map(keeper_json).collect();
-        return show::print_json(&json!({ "stub": stub, "session": session, "keepers": keepers }));
+        let queue: Vec<&str> = waiting.iter().map(|one| one.guest.as_str()).collect();
+        return show::print_json(&json!({ "stub": stub, "session": session, "keepers": keepers, "queue": queue }));
     }
     let mut lines = vec![stub.as_ref().map_or_else(ToString::to_string, stub_line)];
     lines.push(session.as_ref().map_or_else(|| "no session yet".to_owned(), session_line));
     lines.extend(keepers.iter().map(keeper_line));
+    lines.extend(waiting.iter().map(|one| format!("in the queue: a take of '{}'", one.guest)));
     show::print(&lines.join("\n"))
+}
+
+/// Whose takes wait for this stub, or run; for people, so an unreadable queue is an empty one.
+fn in_queue(stub: &str) -> Vec<queue::Waiting> {
+    queue::waiting(&files::run_dir(), stub).unwrap_or_default()
 }
 
 /// A record, and whether its keeper lives.

@@ -15,7 +15,7 @@ use crate::host::xen::{self, Xen};
 use crate::keeper::link::{self, Link};
 use crate::keeper::words::{Ending, Job, Note};
 use crate::stub::{self, Stub};
-use crate::{show, waits};
+use crate::{queue, show, waits};
 use serde_json::json;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -37,24 +37,31 @@ const LAST_WORD: Duration = Duration::from_secs(5);
 
 /// Takes a snapshot.
 pub fn run(take: &args::Take, place: &Place) -> Outcome {
+    choices::refuse_strays(take)?;
     let mut store = tree::connect()?;
-    let stub = stub::trusted(&mut store, place)?;
     let xen = Xen::open()?;
-    let found = domain::resolve_guest(&mut store, &take.domain)?;
-    if found.domid == stub.domain.domid {
+    let target = target_ms(take)?;
+    let mut progress = Progress::new();
+    // What is wrong with the names is said before anybody waits.
+    let asked = domain::resolve_guest(&mut store, &take.domain)?;
+    if asked.domid == stub::find(&mut store, place)?.domid {
         return Err(Exit::Usage.fail("the stub cannot take itself").hint("name a guest"));
     }
+    snapshot_name(take, &asked.name, now())?;
+    let limit = (!take.no_wait).then_some(take.wait);
+    let (_ticket, stub) = queue::turn(&mut store, place, &asked.name, limit, |words| progress.say(words))?;
+    // It may have rebooted meanwhile.
+    let found = domain::resolve_guest(&mut store, &take.domain)?;
     let created = now();
     let name = snapshot_name(take, &found.name, created)?;
-    let target = target_ms(take)?;
     let guest = preflight::check(&xen, &mut store, &found)?;
     recover_leftovers(&guest.info.handle.to_string(), &found.name)?;
     let (take, why) = &choices::for_guest(take, !guest.info.is_hvm(), preflight::tracks_pv)?;
     why.iter().for_each(|why| eprintln!("livesave: '{}' is {why}", found.name));
     let chunks = chunks(&guest.config)?;
     let token = Token(files::random()?);
-    let job = job(take, &xen, &stub, &found, guest.info.handle.to_string(), &name, token)?;
-    let mut progress = Progress::new();
+    let mut job = job(take, &xen, &stub, &found, guest.info.handle.to_string(), &name, token)?;
+    job.disks = writable(&guest.config)?;
     let (mut link, port) = Link::start(&job)?;
     let asked = request::Take {
         token,
@@ -69,7 +76,7 @@ pub fn run(take: &args::Take, place: &Place) -> Outcome {
         h_milli: take.h,
         target_pause_ms: target,
         staging_kib: take.staging,
-        on_busy: busy(take.on_busy),
+        on_busy: busy(take),
         config_chunks: u16::try_from(chunks.len()).unwrap_or(u16::MAX),
         compression: compression(take.compress),
     };
@@ -165,10 +172,17 @@ fn job(
         stub_domid: stub.domain.domid.raw(),
         stub_handle: info.handle.to_string(),
         max_pause_ms,
-        throttle: take.on_busy == args::OnBusy::Throttle,
+        throttle: take.on_busy == Some(args::OnBusy::Throttle),
         hook: take.hook.clone(),
         hook_timeout_ms: millis(take.hook_timeout),
+        disks: Vec::new(),
     })
+}
+
+/// The guest's writable disks, `VDEV=PATH`: what a hook has to keep.
+fn writable(config: &Config) -> Outcome<Vec<String>> {
+    let disks = config.disks()?.into_iter().filter(|disk| disk.writable);
+    Ok(disks.map(|disk| format!("{}={}", disk.vdev, disk.path)).collect())
 }
 
 fn say_start(progress: &Progress, name: &SnapshotName, mode: args::Mode, job: &Job) {
@@ -299,6 +313,7 @@ fn report(name: &SnapshotName, mode: args::Mode, status: &Option<Status>, ending
                 "stub_us": c.pause_us, "pages": c.pause_pages, "calls": c.pause_calls,
                 "predicted_us": c.predicted_us, "staged": c.staged, "staging": c.staging,
             },
+            "hook_us": ending.hook_us,
             "trace": trace::to_json(trace.as_ref()),
         }));
     }
@@ -315,6 +330,7 @@ fn report(name: &SnapshotName, mode: args::Mode, status: &Option<Status>, ending
             row("  guest freezes", show::time(parts[0])),
             row("  capture", format!("{} ({} pages)", show::time(parts[1]), c.pause_pages)),
             row("  resume", show::time(parts[2])),
+            row("  hook, beside the copy", ending.hook_us.map_or_else(|| "-".to_owned(), show::time)),
             row("  predicted capture", if c.staging > 0 { show::time(c.predicted_us) } else { "-".to_owned() }),
         ],
     ))
@@ -335,15 +351,7 @@ fn trace_of(name: &str, place: &Place) -> Option<Trace> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::{Cli, Command};
-    use clap::Parser;
-
-    fn take(line: &str) -> args::Take {
-        match Cli::try_parse_from(line.split(' ')).unwrap().command {
-            Command::Take(take) => take,
-            other => panic!("{other:?}"),
-        }
-    }
+    use crate::args::tests::take;
 
     #[test]
     fn names_are_completed_and_checked() {

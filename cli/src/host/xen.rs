@@ -10,11 +10,14 @@ use xen_hypercall::domctl::{DomainFlags, DomainInfo};
 use xen_hypercall::transport::privcmd::Privcmd;
 use xen_hypercall::types::{DomHandle, DomId, EvtchnPort};
 use xen_hypercall::version::{XenVersion, xen_version};
-use xen_hypercall::{Domctl, Error, Result, XenErrno, memory};
+use xen_hypercall::{Domctl, Error, Result, XenErrno, flask, memory};
 
 /// A port that is valid in the target's event channel table (below 4096, the two-level limit) and that no guest ever
 /// binds: a notification to it goes nowhere, which is the point.
 pub const SILENT_PORT: EvtchnPort = EvtchnPort::new(4000);
+
+/// The boolean of flask/livesave.te.
+const TAKING: &str = "livesave_taking";
 
 /// The hypervisor.
 #[derive(Debug)]
@@ -97,13 +100,32 @@ impl Xen {
         self.domctl.paging_pool_bytes(domid)
     }
 
-    /// Whether log-dirty is on: ENABLE tells, and is undone when it was off.
+    /// Whether log-dirty is on: ENABLE tells, and is undone when it was off. Only inside [`keepoff::lifted`]: if the
+    /// OFF is refused, tracking stays on.
+    ///
+    /// [`keepoff::lifted`]: crate::keeper::keepoff::lifted
     pub fn log_dirty_on(&self, domid: DomId) -> Result<bool> {
         match self.domctl.logdirty_enable(domid) {
             Ok(()) => self.domctl.logdirty_off(domid).map(|()| false),
             Err(error) if error.xen() == Some(XenErrno::EINVAL) => Ok(true),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether the policy's boolean is on that keeps other tools off while a take runs. None: the policy has none.
+    pub fn taking(&self) -> Result<Option<bool>> {
+        flask::boolean(self.domctl.transport(), TAKING)
+    }
+
+    /// Sets it.
+    pub fn set_taking(&self, on: bool) -> Result<()> {
+        flask::set_boolean(self.domctl.transport(), TAKING, on)
+    }
+
+    /// Whether dom0 lacks what the boolean withholds, for this domain: the question with which libxc begins a save.
+    pub fn keeps_tools_off(&self, domid: DomId) -> bool {
+        let answer = memory::maximum_gpfn(self.domctl.transport(), domid);
+        matches!(answer.map_err(|error| error.xen()), Err(Some(XenErrno::EACCES | XenErrno::EPERM)))
     }
 
     /// The cap on the domain's processor time.
@@ -118,7 +140,7 @@ impl Xen {
         self.domctl.set_cpu_cap(domid, cap)
     }
 
-    /// Switches log-dirty off.
+    /// Switches log-dirty off. Only inside [`keepoff::lifted`](crate::keeper::keepoff::lifted).
     pub fn log_dirty_off(&self, domid: DomId) -> Result<()> {
         self.domctl.logdirty_off(domid)
     }

@@ -89,6 +89,19 @@ pub fn saver_of(domid: u16, name: &str) -> Option<String> {
     pids().into_iter().filter_map(command_line).find(|words| saves(&borrowed(words), domid, name)).map(|w| w.join(" "))
 }
 
+/// A running process that saves or migrates any domain.
+pub fn any_saver() -> Option<String> {
+    let of_any = |words: &Vec<String>| match borrowed(words).as_slice() {
+        [program, first, ..] => match program.rsplit('/').next() {
+            Some("libxl-save-helper") => *first == "--save-domain",
+            Some("xl") => matches!(*first, "save" | "migrate"),
+            _ => false,
+        },
+        _ => false,
+    };
+    pids().into_iter().filter_map(command_line).find(of_any).map(|words| words.join(" "))
+}
+
 /// Whether these are the arguments of a helper that tracks the dirty pages of this domain: after the domid come flags,
 /// of which the first bit means a live migration (xenctrl.h, XCFLAGS_LIVE).
 fn tracks(arguments: &[&str], domid: u16) -> bool {
@@ -112,6 +125,24 @@ fn command_line(pid: u32) -> Option<Vec<String>> {
     Some(words.map(|word| String::from_utf8_lossy(word).into_owned()).collect())
 }
 
+/// Whether these arguments mean that the guest is suspended without any tracking: a save, not a migration.
+fn only_suspends(arguments: &[&str], domid: u16) -> bool {
+    match arguments {
+        [_, "save", ..] => true,
+        [_, "--save-domain", ..] => !tracks(arguments, domid),
+        _ => false,
+    }
+}
+
+/// Who saves or migrates a domain.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Savers {
+    /// The processes among them that track the domain's dirty pages.
+    pub helpers: Vec<u32>,
+    /// One of them will suspend the domain without tracking anything.
+    pub suspends: bool,
+}
+
 /// A look at the processes that is repeated: those that are known by now are not looked at again.
 #[derive(Debug, Default)]
 pub struct Processes {
@@ -129,11 +160,11 @@ struct Known {
 }
 
 impl Processes {
-    /// Whether somebody saves or migrates the domain who did not when last looked: the helpers that track its pages.
-    pub fn savers(&mut self, domid: u16, name: &str) -> Option<Vec<u32>> {
+    /// Who saves or migrates the domain and did not when last looked.
+    pub fn savers(&mut self, domid: u16, name: &str) -> Option<Savers> {
         let (pids, now) = (pids(), Instant::now());
         self.known.retain(|pid, _| pids.contains(pid));
-        let (mut found, mut helpers) = (false, Vec::new());
+        let (mut found, mut savers) = (false, Savers::default());
         for pid in pids {
             let known = self.known.entry(pid).or_insert(Known { since: now, told: false });
             if known.told || now.duration_since(known.since) >= SETTLED {
@@ -144,12 +175,13 @@ impl Processes {
                 found = true;
                 // Told once: a second signal would kill the helper before it has cleaned up.
                 known.told = true;
+                savers.suspends |= only_suspends(&borrowed(&words), domid);
                 if tracks(&borrowed(&words), domid) {
-                    helpers.push(pid);
+                    savers.helpers.push(pid);
                 }
             }
         }
-        found.then_some(helpers)
+        found.then_some(savers)
     }
 }
 
@@ -187,6 +219,8 @@ mod tests {
         assert!(!tracks(&helper("0"), 5));
         assert!(!tracks(&helper("1"), 6));
         assert!(!tracks(&["xl", "migrate", "web01", "host2"], 5));
+        assert!(only_suspends(&helper("0"), 5) && only_suspends(&["xl", "save", "web01", "x"], 5));
+        assert!(!only_suspends(&helper("1"), 5) && !only_suspends(&["xl", "migrate", "web01", "host2"], 5));
     }
 
     #[test]
@@ -201,9 +235,11 @@ mod tests {
             found = processes.savers(31999, "no such guest");
         }
         let again = processes.savers(31999, "no such guest");
+        let any = any_saver();
         xl.kill().unwrap();
         xl.wait().unwrap();
-        assert_eq!((found, again), (Some(Vec::new()), None));
+        assert_eq!((found, again), (Some(Savers { suspends: true, ..Savers::default() }), None));
+        assert!(any.is_some_and(|words| words.contains("save")));
     }
 
     #[test]

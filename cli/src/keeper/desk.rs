@@ -2,18 +2,21 @@
 //!
 //! Hypercalls are made here, at once. Everything that could wait (xenstore, the hook) is handed to a thread.
 
-use super::hook::Hook;
+use super::hook::{self, Hook};
+use super::keepoff;
 use super::record::{RecordFile, Stage};
 use super::senses::Event;
 use super::throttle::Throttle;
 use super::words::Job;
 use crate::host::xen::Xen;
-use crate::host::xl;
+use crate::host::{files, xl};
 use snapshot::keeper::{
     self, Cli, Command, Completion, Control, Machine, Observation, Outcome, Reason, Report, Stub, Target, Verdict,
 };
 use snapshot::status::State;
+use std::path::PathBuf;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 use xen_hypercall::domctl::DomainFlags;
@@ -48,8 +51,16 @@ pub struct Desk {
     pub record: RecordFile,
     /// The hook.
     pub hook: Option<Hook>,
+    /// When it was started, and how long it took.
+    pub hook_time: (Option<Instant>, Option<Duration>),
+    /// What it keeps of the disks.
+    pub disks: Arc<Mutex<String>>,
+    /// The stub's last word on the session.
+    pub state: Option<State>,
     /// Processor time taken away from the guest.
     pub throttle: Throttle,
+    /// Other tools were let in again.
+    pub let_in: bool,
     /// The last look at the stub's domain.
     pub stub_seen: Option<Instant>,
 }
@@ -79,6 +90,7 @@ impl Desk {
                 if self.job.throttle {
                     self.throttle.ask(&self.xen, self.target, &mut self.record, status.counters.throttle);
                 }
+                self.state = Some(status.state);
                 seen.stub_stamp = seen.stub_stamp.wrapping_add(1);
                 if seen.stub != Stub::Gone {
                     seen.stub = stub_of(status.state);
@@ -89,21 +101,56 @@ impl Desk {
             Event::CliCancels if seen.cli == Cli::Present => seen.cli = Cli::Cancels,
             Event::CliCancels => {}
             Event::CliGone => seen.cli = Cli::Gone,
-            Event::Saver(helpers) => {
-                seen.saver = true;
-                // The stub's tracking is on until it says that all is captured. A helper that runs by then may have
-                // begun its own, and what the stub switches off it would miss: it has to fail, and say so.
-                if matches!(seen.stub, Stub::Working | Stub::WantsSuspend) {
-                    xl::end_helpers(&helpers);
-                }
-            }
-            Event::HookEnded(well) => seen.hook = if well { keeper::Hook::Done } else { keeper::Hook::Failed },
+            Event::Saver(savers) => self.saver(&savers),
+            Event::HookEnded(well) => self.hook_ended(well),
             Event::Done(completion) => {
                 seen.done = Some(completion);
                 return true;
             }
         }
         false
+    }
+
+    /// Another tool saves or migrates the guest. If it is kept off, it fails by itself; if not, the take gives way.
+    fn saver(&mut self, savers: &xl::Savers) {
+        if self.kept_off(savers.suspends) {
+            eprintln!("keeper: a save or migration of the guest begins, and is refused");
+            return;
+        }
+        self.seen.saver = true;
+        // The stub's tracking is on until it says that all is captured. A helper that runs by then may have begun its
+        // own, and what the stub switches off it would miss: it has to fail, and say so.
+        if matches!(self.seen.stub, Stub::Working | Stub::WantsSuspend) {
+            xl::end_helpers(&savers.helpers);
+        }
+    }
+
+    /// Whether Xen refuses now what the tool needs. Asked each time: somebody may have reset the boolean. The save of a
+    /// PV guest that tracks nothing asks for nothing that could be refused before it suspends the guest.
+    fn kept_off(&self, suspends: bool) -> bool {
+        let (domid, handle) = self.target;
+        let hvm = || matches!(self.xen.info(domid, Some(handle)), Ok(Some(info)) if info.is_hvm());
+        self.record.keeps_off() && self.xen.keeps_tools_off(domid) && (!suspends || hvm())
+    }
+
+    /// Other tools may have the guest again once its tracking is off and it runs, or all but a late suspend is over.
+    pub fn let_others(&mut self, machine: &Machine) {
+        let times = machine.times();
+        let stands = times.suspended.is_some() && times.resumed.is_none();
+        let over = matches!(self.seen.stub, Stub::Captured | Stub::GaveUp) || machine.only_late();
+        if over && !stands && !self.let_in {
+            // An error is tried once more at the keeper's end.
+            self.let_in = true;
+            self.end_keepoff();
+        }
+    }
+
+    /// The boolean is reset, unless another take needs it. True: it is not, and the record says so.
+    pub fn end_keepoff(&mut self) -> bool {
+        if let Err(error) = keepoff::end(&self.xen, &mut self.record) {
+            eprintln!("keeper: other tools are kept off still: {error}");
+        }
+        self.record.keeps_off()
     }
 
     /// Looks at the domains; the target last, as the machine wants it. While the guest stands, the stub is looked at
@@ -188,7 +235,9 @@ impl Desk {
         if !self.stub_is_dead(false) || xl::saver_of(domid.raw(), &self.job.guest).is_some() {
             return true;
         }
-        let off = self.xen.log_dirty_off(domid);
+        let dir = files::run_dir();
+        let off = keepoff::lifted(&dir, &self.xen, || self.xen.log_dirty_off(domid).map_err(|error| error.to_string()));
+        let off = off.and_then(|off| off);
         if let Err(error) = &off {
             eprintln!("keeper: dirty tracking of a dead stub: {error}");
         }
@@ -196,11 +245,36 @@ impl Desk {
     }
 
     fn start_hook(&mut self) {
-        let started = Hook::start(self.job.hook.as_deref().unwrap_or("false"), &self.job, self.events.clone());
+        self.hook_time.0 = Some(Instant::now());
+        let started = Hook::start(hook::Phase::Captured, &self.job, &self.disks_file(), self.events.clone());
         self.seen.hook = if started.is_ok() { keeper::Hook::Running } else { keeper::Hook::Failed };
         match started {
             Ok(hook) => self.hook = Some(hook),
             Err(error) => eprintln!("keeper: the hook cannot start: {error}"),
+        }
+    }
+
+    fn hook_ended(&mut self, well: bool) {
+        self.hook_time.1 = self.hook_time.0.map(|started| started.elapsed());
+        let kept = if well { hook::kept_disks(&self.disks_file(), &self.job) } else { Err("it failed".to_owned()) };
+        self.seen.hook = if kept.is_ok() { keeper::Hook::Done } else { keeper::Hook::Failed };
+        match kept {
+            Ok(kept) => *self.disks.lock().unwrap_or_else(PoisonError::into_inner) = kept,
+            Err(error) => eprintln!("keeper: the hook: {error}"),
+        }
+    }
+
+    /// Where the hook names the disks that it keeps.
+    fn disks_file(&self) -> PathBuf {
+        self.record.path().with_extension("disks")
+    }
+
+    /// The hook once more, when it is known what became of the snapshot. Nobody waits for its success.
+    pub fn last_hook(&self, phase: hook::Phase) {
+        if let Err(error) = Hook::run(phase, &self.job, &self.disks_file()) {
+            eprintln!("keeper: the hook, {phase:?}: {error}; {} stays", self.disks_file().display());
+        } else if phase != hook::Phase::Unknown {
+            let _ = std::fs::remove_file(self.disks_file());
         }
     }
 }

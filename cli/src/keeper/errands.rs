@@ -7,10 +7,10 @@ use super::senses::{Event, Watched, read_control};
 use crate::host::tree::{self, XenStore};
 use snapshot::fields::Line;
 use snapshot::keeper::{Command, Completion, Control, Outcome, Verdict};
-use snapshot::verdict::{Acked, Cancel, Verdict as Word};
-use std::sync::Arc;
+use snapshot::verdict::{Acked, Cancel, Disks, Verdict as Word};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use xen_drivers::xenstore::{Nodes, XsError};
 use xen_hypercall::types::DomId;
 
@@ -25,6 +25,8 @@ pub struct Errands {
     pub domid: DomId,
     /// See [`super::senses::watch`].
     pub asked: Arc<AtomicU32>,
+    /// What the hook keeps of the disks, for the verdict.
+    pub disks: Arc<Mutex<String>>,
     /// Where results go.
     pub events: Sender<Event>,
 }
@@ -106,7 +108,10 @@ impl Errands {
             Verdict::Resumed => (true, Line::default()),
             Verdict::Void(reason) => (false, Line::of(reason.word())),
         };
-        let word = Word { token, resumed, reason }.to_string();
+        let disks = self.disks.lock().unwrap_or_else(PoisonError::into_inner);
+        // Its length was checked when the hook had written it.
+        let disks = if resumed { disks.parse().unwrap_or_default() } else { Disks::default() };
+        let word = Word { token, resumed, reason, disks }.to_string();
         store.transaction(|t| {
             if t.find_text(&format!("{}/stub", self.watched.base))?.is_none() {
                 return Ok(Outcome::Ok);

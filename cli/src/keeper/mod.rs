@@ -6,6 +6,7 @@
 mod desk;
 mod errands;
 mod hook;
+pub mod keepoff;
 pub mod link;
 pub mod process;
 pub mod record;

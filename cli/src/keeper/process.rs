@@ -5,6 +5,8 @@
 
 use super::desk::{Desk, nothing};
 use super::errands::Errands;
+use super::hook::Phase;
+use super::keepoff;
 use super::record::{RecordFile, Stage};
 use super::senses::{self, Event, Watched};
 use super::throttle::Throttle;
@@ -12,19 +14,21 @@ use super::words::{Ending, Job, Note};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::host::files::{self, Lock};
 use crate::host::xen::{self, Xen};
+use crate::waits;
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::setsid;
-use snapshot::keeper::{Action, Deadlines, Machine, Mark, Pace, Times};
+use snapshot::keeper::{Action, Deadlines, Machine, Mark, Pace, Times, Verdict};
+use snapshot::status::State;
 use std::fmt::Display;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use xen_hypercall::transport::privcmd::Evtchn;
-use xen_hypercall::types::EvtchnPort;
+use xen_hypercall::types::{DomId, EvtchnPort};
 
 /// A CLI that does not read must not hold us up.
 const NOTE_WAIT: Duration = Duration::from_millis(100);
@@ -116,7 +120,10 @@ fn prepare(job: Job) -> Outcome<Keeper> {
     let xen = Xen::open()?;
     let opened = Evtchn::open().and_then(|evtchn| evtchn.bind_unbound_port(stub).map(|port| (evtchn, port)));
     let (evtchn, port) = opened.map_err(|error| xen::trouble("the release port", error))?;
-    let record = RecordFile::create(&dir, &job).map_err(|error| trouble("its record", error))?;
+    let mut record = RecordFile::create(&dir, &job).map_err(|error| trouble("its record", error))?;
+    if let Err(why) = keepoff::begin(&xen, DomId::new(job.domid), &mut record) {
+        eprintln!("keeper: other tools are not kept off, the take gives way to them: {why}");
+    }
     Ok(Keeper { job, xen, evtchn, port, record, guest_lock, stub_lock })
 }
 
@@ -133,8 +140,14 @@ impl Keeper {
         };
         let asked = Arc::new(AtomicU32::new(0));
         let (errands, commands) = mpsc::channel();
-        let boy =
-            Errands { watched: watched.clone(), domid: target.0, asked: Arc::clone(&asked), events: sender.clone() };
+        let disks = Arc::new(Mutex::new(String::new()));
+        let boy = Errands {
+            watched: watched.clone(),
+            domid: target.0,
+            asked: Arc::clone(&asked),
+            disks: Arc::clone(&disks),
+            events: sender.clone(),
+        };
         let (port, evtchn) = (self.port, self.evtchn);
         let (domid, guest) = (target.0.raw(), self.job.guest.clone());
         let threads = [
@@ -157,7 +170,11 @@ impl Keeper {
             events: sender,
             record: self.record,
             hook: None,
+            hook_time: (None, None),
+            disks,
+            state: None,
             throttle: Throttle::default(),
+            let_in: false,
             stub_seen: None,
         };
         voice.tell(&Note::Ready { port: port.raw() });
@@ -208,6 +225,7 @@ impl Shift {
                 Action::Wait(pace) => self.rest(pace),
                 Action::Finish => break,
             }
+            self.desk.let_others(&self.machine);
             self.tell(voice);
             if self.machine.times().resumed.is_some() || self.machine.only_late() {
                 self.desk.end_throttle();
@@ -217,9 +235,14 @@ impl Shift {
                 stub_lock = None;
             }
         }
+        // Who hears of the end may save the guest at once.
+        self.desk.end_keepoff();
         self.tell_over(voice, false);
+        self.last_hook();
+        // Whoever finds the locks free finds the record gone as well.
+        let done = self.finish();
         drop((guest_lock, stub_lock));
-        self.finish()
+        done
     }
 
     /// Drains what came, waits if nothing did, then looks at the domains.
@@ -273,7 +296,42 @@ impl Shift {
 
     fn tell_over(&mut self, voice: &mut Voice, late: bool) {
         if !std::mem::replace(&mut self.told.over, true) {
-            voice.tell(&Note::Over(Ending::of(&self.machine.report(), late)));
+            let hook_us = self.desk.hook_time.1.map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+            voice.tell(&Note::Over(Ending { hook_us, ..Ending::of(&self.machine.report(), late) }));
+        }
+    }
+
+    /// A hook that saw the pause hears what became of the snapshot. The guest runs by now.
+    fn last_hook(&mut self) {
+        if self.desk.hook.is_none() {
+            return;
+        }
+        let phase = match self.machine.report().verdict {
+            Verdict::Void(_) => Phase::Failed,
+            Verdict::Resumed => self.fate(),
+        };
+        self.desk.last_hook(phase);
+    }
+
+    /// What the stub makes of a verdict that lets it seal. It may have much to write before: as long as it says
+    /// something now and then it is waited for.
+    fn fate(&mut self) -> Phase {
+        let (mut stamp, mut heard) = (self.desk.seen.stub_stamp, Instant::now());
+        loop {
+            if std::mem::replace(&mut stamp, self.desk.seen.stub_stamp) != self.desk.seen.stub_stamp {
+                heard = Instant::now();
+            }
+            match self.desk.state {
+                Some(State::Sealed) => return Phase::Sealed,
+                Some(state) if state.is_final() => return Phase::Failed,
+                _ => {}
+            }
+            match self.events.recv_timeout(waits::STUB.saturating_sub(heard.elapsed())) {
+                Ok(event) => {
+                    self.desk.note(event);
+                }
+                Err(_) => return Phase::Unknown,
+            }
         }
     }
 
@@ -281,8 +339,9 @@ impl Shift {
         self.desk.end_throttle();
         let capped = self.desk.record.cap().is_some();
         let tracked = self.machine.mark() == Mark::Done && self.desk.tracking_may_be_on(&self.machine.report());
+        let kept_off = self.desk.record.keeps_off() && self.desk.end_keepoff();
         let written = match self.machine.mark() {
-            Mark::Done if tracked || capped => self.desk.record.update(Stage::Tracking),
+            Mark::Done if tracked || capped || kept_off => self.desk.record.update(Stage::Tracking),
             Mark::Done => self.desk.record.remove(),
             mark => self.desk.record.update(Stage::from(mark)),
         };

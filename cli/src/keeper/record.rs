@@ -61,6 +61,9 @@ pub struct Record {
     /// The guest's CPU cap before we lowered it.
     #[serde(default)]
     pub cap: Option<OldCap>,
+    /// It keeps other tools off: see [`super::keepoff`].
+    #[serde(default)]
+    pub keeps_off: bool,
 }
 
 /// The form that this program writes and reads.
@@ -83,6 +86,7 @@ impl RecordFile {
             asked: None,
             job: job.clone(),
             cap: None,
+            keeps_off: false,
         };
         let path = dir.join(format!("{}.json", job.token));
         let file = Self { path, record };
@@ -116,6 +120,22 @@ impl RecordFile {
     pub fn set_cap(&mut self, cap: Option<OldCap>) -> io::Result<()> {
         self.record.cap = cap;
         self.write()
+    }
+
+    /// Whether other tools are kept off by it.
+    pub fn keeps_off(&self) -> bool {
+        self.record.keeps_off
+    }
+
+    /// Notes it, durably.
+    pub fn set_keeps_off(&mut self, keeps_off: bool) -> io::Result<()> {
+        self.record.keeps_off = keeps_off;
+        self.write()
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Removes it: nothing is left to undo.
@@ -188,6 +208,7 @@ pub mod tests {
             throttle: false,
             hook: None,
             hook_timeout_ms: 1,
+            disks: vec!["xvda=/dev/vg0/web01".to_owned()],
         }
     }
 
@@ -218,8 +239,15 @@ pub mod tests {
 
     #[test]
     fn a_record_of_another_version_is_not_acted_on() {
-        let mut record =
-            Record { version: VERSION + 1, pid: 1, stage: Stage::Asked, asked: None, job: job(), cap: None };
+        let mut record = Record {
+            version: VERSION + 1,
+            pid: 1,
+            stage: Stage::Asked,
+            asked: None,
+            job: job(),
+            cap: None,
+            keeps_off: false,
+        };
         assert!(parse(&serde_json::to_vec(&record).unwrap()).is_err());
         record.version = VERSION;
         assert!(parse(&serde_json::to_vec(&record).unwrap()).is_ok());

@@ -40,8 +40,8 @@ pub enum Event {
     CliCancels,
     /// The CLI is gone.
     CliGone,
-    /// Another tool saves or migrates the guest; the processes of it that track the guest's dirty pages.
-    Saver(Vec<u32>),
+    /// Another tool saves or migrates the guest.
+    Saver(xl::Savers),
     /// A command ended.
     Done(Completion),
     /// The hook ended, well or not.
@@ -167,8 +167,8 @@ pub fn listen(evtchn: &Evtchn, port: EvtchnPort, events: &Sender<Event>) {
 pub fn watch_savers(domid: u16, guest: &str, events: &Sender<Event>) {
     let mut processes = xl::Processes::default();
     loop {
-        if let Some(helpers) = processes.savers(domid, guest)
-            && events.send(Event::Saver(helpers)).is_err()
+        if let Some(savers) = processes.savers(domid, guest)
+            && events.send(Event::Saver(savers)).is_err()
         {
             return;
         }

@@ -38,6 +38,9 @@ pub struct Job {
     pub hook: Option<String>,
     /// How long it may take, milliseconds.
     pub hook_timeout_ms: u64,
+    /// The guest's writable disks, `VDEV=PATH`, for the hook.
+    #[serde(default)]
+    pub disks: Vec<String>,
 }
 
 impl Job {
@@ -96,6 +99,9 @@ pub struct Ending {
     pub capture_us: Option<u64>,
     /// From the edge (or the end of the hook) to the end of the resume.
     pub resume_us: Option<u64>,
+    /// The hook, beside the copy; not part of the sum unless the copy was done before it.
+    #[serde(default)]
+    pub hook_us: Option<u64>,
     /// The guest may stand, or something is left behind: `livesave recover`.
     pub stuck: bool,
     /// The guest may still suspend; the keeper stays for it.
@@ -117,6 +123,7 @@ impl Ending {
             freeze_us: between(times.asked, times.suspended),
             capture_us: between(times.suspended, times.released),
             resume_us: between(times.released.or(times.suspended), times.resumed),
+            hook_us: None,
             // A keeper that stays for a late suspend keeps the subscription, and takes back a request, in its time.
             stuck: report.stuck || (!late && (report.subscribed || report.standing)),
             late,

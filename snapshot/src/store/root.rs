@@ -38,6 +38,8 @@ impl AttachmentKind {
     pub const TRACE: Self = Self(5);
     /// Which pages of a PV guest are page tables.
     pub const PAGE_TYPES: Self = Self(6);
+    /// Where the guest's disks were kept ([`crate::verdict::Disks`]).
+    pub const DISKS: Self = Self(7);
 }
 
 /// Descriptive part of a root. Fields are only ever added at the end.

@@ -18,6 +18,7 @@ use crate::session::{Action, Machine, Observation, Pass, Trouble, limits};
 use crate::status::{Counters, State, Status};
 use crate::trace::RoundKind;
 use crate::tracking::PeekPlan;
+use crate::verdict::Disks;
 
 /// Everything that the engine does to a guest.
 pub trait Target: DomainControl + DirtyLog + GuestMemory {}
@@ -53,6 +54,8 @@ pub struct Engine<'a, T, K, R> {
     released_ns: u64,
     /// Xen tracks the guest for us.
     pub(super) tracked: bool,
+    /// What the verdict said of the guest's disks.
+    disks: Disks,
 }
 
 impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
@@ -83,6 +86,7 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
             paused_calls: 0,
             released_ns: 0,
             tracked: false,
+            disks: Disks::new(),
         }
     }
 
@@ -367,12 +371,14 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
 
     fn seal(&mut self) -> Result<Observation, Trouble> {
         self.counters.elapsed_us = self.desk.elapsed_us();
+        self.recorder.attach(Attachment::Disks, self.disks.as_bytes())?;
         done(self.recorder.seal(&self.counters))
     }
 
     fn await_verdict(&mut self) -> Result<Observation, Trouble> {
         self.desk.attend(&self.counters)?;
-        if let Some(verdict) = self.desk.verdict() {
+        if let Some(mut verdict) = self.desk.verdict() {
+            self.disks = core::mem::take(&mut verdict.disks);
             return Ok(Observation::Verdict(verdict));
         }
         self.desk.wait(limits::VERDICT_POLL_NS)?;

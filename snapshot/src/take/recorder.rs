@@ -26,6 +26,8 @@ pub enum Attachment {
     Trace,
     /// Which pages of a PV guest are page tables ([`crate::pv::PageTypes`]).
     PageTypes,
+    /// Where the disks were kept as they were at the pause ([`crate::verdict::Disks`]).
+    Disks,
 }
 
 impl fmt::Display for Attachment {
@@ -37,6 +39,7 @@ impl fmt::Display for Attachment {
             Self::Stats => "statistics",
             Self::Trace => "trace",
             Self::PageTypes => "page types",
+            Self::Disks => "kept disks",
         })
     }
 }

@@ -37,6 +37,7 @@ impl Attachment {
             Self::Stats => AttachmentKind::STATS,
             Self::Trace => AttachmentKind::TRACE,
             Self::PageTypes => AttachmentKind::PAGE_TYPES,
+            Self::Disks => AttachmentKind::DISKS,
         }
     }
 }

@@ -7,7 +7,7 @@ use snapshot::take::{Attachment, NewTake, Recorder};
 use snapshot::tracking::LEAF_BITS;
 use xen_hypercall::types::Gfn;
 
-use super::world::{FOREIGN, Shared, World, injected};
+use super::world::{FOREIGN, KEPT, Shared, World, injected};
 
 const BROKEN: TargetError = TargetError::Hypercall { op: "injected", errno: 14 };
 
@@ -355,7 +355,8 @@ impl Recorder for Store {
 
     fn seal(&mut self, _: &Counters) -> Result<(), Trouble> {
         self.call(|world| {
-            assert!(world.stored.flushed && !world.stored.aborted && world.stored.attachments.len() == 5);
+            assert!(world.stored.flushed && !world.stored.aborted && world.stored.attachments.len() == 6);
+            assert_eq!(world.stored.attachments[5], (Attachment::Disks, KEPT.as_bytes().to_vec()));
             world.stored.sealed = true;
         })
     }

@@ -18,6 +18,9 @@ use snapshot::take::{Attachment, Engine, Options};
 use snapshot::verdict::Verdict;
 use xen_hypercall::types::DomId;
 
+/// What the keeper says of the disks.
+pub const KEPT: &str = "xvda=/dev/vg0/kept";
+
 pub use super::setup::{Event, GFNS, HANDLE, Setup, TOKEN, take_request};
 
 /// The last few gfns are special pages, far above the memory.
@@ -271,7 +274,12 @@ impl World {
 
     pub fn say(&mut self, resumed: bool) {
         let reason = Line::of(if resumed { "" } else { "the keeper says so" });
-        self.messages.push_back(Message::Verdict(Verdict { token: TOKEN, resumed, reason }));
+        self.messages.push_back(Message::Verdict(Verdict {
+            token: TOKEN,
+            resumed,
+            reason,
+            disks: KEPT.parse().unwrap(),
+        }));
     }
 
     pub fn tot_pages(&self) -> u64 {

@@ -26,9 +26,11 @@ pub fn run(_args: &Args) -> Result<()> {
     let dir = programs()?;
     copy(&policy, &dir.join("xenpolicy"))?;
     copy(&hypervisor.xen, &dir.join("xen"))?;
-    let sources = dir.join("flask");
-    fs::create_dir_all(&sources).context("flask")?;
-    read(cmd("cp", &["-a"]).arg(paths::root().join("flask/.")).arg(&sources))?;
+    for (from, to) in [("flask", "flask"), ("cli/hooks", "hooks")] {
+        let copies = dir.join(to);
+        fs::create_dir_all(&copies).context(to)?;
+        read(cmd("cp", &["-a"]).arg(paths::root().join(from).join(".")).arg(&copies))?;
+    }
     heading("target/dist");
     let mut entries: Vec<PathBuf> = fs::read_dir(&dir).context("dist")?.flatten().map(|entry| entry.path()).collect();
     entries.sort();
