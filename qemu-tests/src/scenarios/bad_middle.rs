@@ -109,7 +109,7 @@ fn ended(ward: &mut Ward, what: &str, take: Background, exit: i32, says: &str) -
 fn busy_and_cancelled(ward: &mut Ward) -> Result<()> {
     let name = &ward.guest.name;
     let take = taken(ward, "copying", "")?;
-    for command in [format!("livesave take {name}"), format!("livesave rm {name}@kept")] {
+    for command in [format!("livesave take {name} --no-wait"), format!("livesave rm {name}@kept")] {
         let output = ward.lab.run(&command)?;
         let refused = told(&output, 9, "in a session");
         ward.note("a second request", refused)?;

@@ -3,8 +3,8 @@
 use anyhow::Result;
 
 use super::{
-    aftermath, bad_input, bad_middle, bad_shapes, boot, devices, endings, flask, guest, kills, many, oracle, pv,
-    pv_hostile, registers, restores, rounds, shapes, staged, stock, stores, take_restore,
+    aftermath, bad_input, bad_middle, bad_shapes, boot, devices, endings, flask, guest, hook, kills, many, oracle, others,
+    oxenstored, pv, pv_hostile, registers, restores, rounds, shapes, staged, stock, stores, take_restore, two,
 };
 use crate::lab::{Lab, Spec};
 
@@ -46,6 +46,10 @@ pub fn all() -> Vec<Scenario> {
         shared("guest", guest::run),
         shared("oracle", oracle::run),
         shared("pv", pv::run),
+        shared("others", others::run),
+        shared("two", two::run),
+        shared("hook", hook::run),
+        Scenario { name: "oxenstored", boot: Boot::Fresh(oxenstored::machine), slow: false, run: oxenstored::run },
         shared("endings", endings::run),
         shared("flask", flask::run),
         shared("registers", registers::run),

@@ -93,7 +93,7 @@ fn goes_on(lab: &Lab, guest: &Guest, mode: &str) -> Result<()> {
     lab.sh("{ probe talk 0 >/run/talk 2>/run/talk.err & echo $! >/run/talk.pid; } </dev/null")?;
     becomes(lab, "a number comes back", TAKE_WAIT, |lab| Ok(echoes(lab)? > 0))?;
     let (blocks, numbers) = (guest.details(lab)?.blocks, echoes(lab)?);
-    let hook = "cp /run/xvda /run/xvda.then";
+    let hook = format!("{IN_PAUSE}; cp /run/xvda /run/xvda.then");
     succeed(
         lab,
         &format!("livesave take {} --name {mode} --mode {mode} --max-pause none --hook '{hook}'", guest.name),

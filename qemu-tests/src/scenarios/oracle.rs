@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::words::{self, succeed};
+use super::words::{self, IN_PAUSE, SET_TAKING, succeed};
 use crate::context::ContextRecord;
 use crate::image::Image;
 use crate::lab::{Counter, Guest, Lab, stream_judge};
@@ -76,10 +76,12 @@ fn take(lab: &Lab, guest: &Guest) -> Result<()> {
     succeed(lab, &format!("livesave take {} --name standing --mode live {}", guest.name, looking())).map(drop)
 }
 
-/// Options of a take that make dom0 look at everything that the guest is while it stands.
+/// Options of a take that make dom0 look at everything that the guest is while it stands. To see how far the guest's
+/// frames reach, dom0 asks what is withheld from it meanwhile.
 pub(super) fn looking() -> String {
     format!(
-        "--max-pause none --hook-timeout 5m --hook 'set -e; probe frames $LIVESAVE_DOMID > {SEEN}.frames; \
+        "--max-pause none --hook-timeout 5m --hook '{IN_PAUSE}; set -e; {SET_TAKING} 0; \
+         probe frames $LIVESAVE_DOMID > {SEEN}.frames; \
          probe vcpu $LIVESAVE_DOMID > {SEEN}.vcpu; \
          xenstore-read /local/domain/$LIVESAVE_DOMID/data/counter > {SEEN}.counter'"
     )

@@ -113,7 +113,7 @@ fn round_trip(lab: &Lab, guest: &Guest, mode: &str, vcpus: u32) -> Result<()> {
 /// Takes the guest; meanwhile dom0 looks at everything that the guest is.
 fn take(lab: &Lab, guest: &Guest, mode: &str) -> Result<()> {
     let hook = format!(
-        "set -e; probe pvframes $LIVESAVE_DOMID > {SEEN}.frames; probe pvvcpus $LIVESAVE_DOMID > {SEEN}.vcpus; \
+        "{IN_PAUSE}; set -e; probe pvframes $LIVESAVE_DOMID > {SEEN}.frames; probe pvvcpus $LIVESAVE_DOMID > {SEEN}.vcpus; \
          xenstore-read /local/domain/$LIVESAVE_DOMID/data/counter > {SEEN}.counter"
     );
     let how = format!("--name standing --mode {mode} --max-pause none --hook-timeout 5m --hook '{hook}'");

@@ -32,11 +32,13 @@ pub fn run(lab: &Lab) -> Result<()> {
     guest.wait_whole_pass(lab)?;
     let live = take(lab, &guest, "live", "--mode live --max-pause none")?;
     let tight = (0..TIGHT_RUNS)
-        .map(|at| take(lab, &guest, &format!("tight{at}"), &format!("--staging {TIGHT} --max-pause none")))
+        .map(|at| {
+            take(lab, &guest, &format!("tight{at}"), &format!("--mode staged --staging {TIGHT} --max-pause none"))
+        })
         .collect::<Result<Vec<_>>>()?;
     let watch = guest.watch(lab)?;
     let gfn = watch.gfn().to_owned();
-    let staged = take(lab, &guest, "staged", "")?;
+    let staged = take(lab, &guest, "staged", "--mode staged")?;
     let samples = watch.end(lab)?;
     let after = guest.wait_whole_pass(lab)?;
     check(after.errors == 0, || format!("pages are wrong after the takes: {after:?}"))?;
@@ -99,7 +101,7 @@ fn throttled(lab: &Lab, guest: &Guest) -> Result<()> {
     let cap = format!("cap() {{ set -- $(xl sched-credit2 -d {name} | tail -n 1); echo $4; }}; ");
     let wait = "for i in $(seq 600); do [ $(cap) {} 90 ] && break; sleep 0.2; done; cap";
     lab.sh(&format!("xl sched-credit2 -d {name} -c {CAP}"))?;
-    let options = format!("--on-busy throttle --staging {TIGHT} --max-pause none");
+    let options = format!("--mode staged --on-busy throttle --staging {TIGHT} --max-pause none");
     let taken = take(lab, guest, "throttled", &options)?;
     say!("   throttled by {} percent", number(&taken, "/throttle")?);
     check(number(&taken, "/throttle")? > 0, || format!("it was not throttled: {taken}"))?;

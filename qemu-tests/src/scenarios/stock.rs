@@ -44,7 +44,7 @@ fn equals(lab: &Lab, guest: &Guest, mode: &str) -> Result<()> {
     let before = guest.counter(lab)?.context("no counter")?;
     // The stub says `flushing` when tracking is off and it will not look at the guest again.
     let hook = format!(
-        "set -e; S=/local/domain/$(xl domid livesave)/data/livesave/status; i=0; \
+        "{IN_PAUSE}; set -e; S=/local/domain/$(xl domid livesave)/data/livesave/status; i=0; \
          until xenstore-read $S | grep -q state=flushing; do i=$((i+1)); [ $i -lt 300 ]; sleep 0.1; done; \
          probe stock $LIVESAVE_DOMID {IMAGE}"
     );

@@ -12,6 +12,11 @@ use crate::verdict::check;
 /// A take, an export or a restore of a small guest under emulation, on a machine that may be busy.
 pub const TAKE_WAIT: Duration = Duration::from_secs(600);
 
+/// Sets the boolean that keeps other tools off while a take runs; a 0 or 1 follows.
+pub const SET_TAKING: &str = "/usr/lib/xen-4.17/bin/flask-set-bool livesave_taking";
+/// A hook that begins so is nothing but what it does while the guest stands: it is run once more when all is over.
+pub const IN_PAUSE: &str = "[ $LIVESAVE_PHASE = captured ] || exit 0";
+
 /// A guest with the label of a target.
 pub fn target(name: &str, memory_mib: u32, parameters: &str) -> GuestSpec {
     let mut spec = GuestSpec::new(name);

@@ -1,5 +1,6 @@
 //! `xl save` and `xl migrate` beside a take. Xen has one dirty bitmap for a guest and lets two tools share it without a
-//! word: so one of them has to end, and the guest has to be whole on whichever side it runs.
+//! word: so where the policy does not keep them off, one of them has to end, and the guest has to be whole on whichever
+//! side it runs.
 
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use anyhow::{Context, Result};
 
 use super::super::after::{self, TAKE_WAIT};
 use super::super::ward::Ward;
+use super::super::words;
 use super::{ended, taken};
 use crate::lab::Background;
 use crate::say;
@@ -20,6 +22,7 @@ const SAVED: &str = "/scratch/middle.save";
 /// A save that begins in the middle suspends the guest, which is not ours to resume: the take gives way.
 pub fn save_in_the_middle(ward: &mut Ward) -> Result<()> {
     let take = taken(ward, "copying", "")?;
+    let_in(ward)?;
     let save = format!("xl save -c {} {SAVED}; R=$?; rm -f {SAVED}; exit $R", ward.guest.name);
     let save = ward.lab.run_for(&save, SAVE_WAIT)?;
     let saved = check(save.status == 0, || format!("xl save ended with {}: {}", save.status, save.errors()));
@@ -31,6 +34,7 @@ pub fn save_in_the_middle(ward: &mut Ward) -> Result<()> {
 /// runs, once, with every page right.
 pub fn migration_in_the_middle(ward: &mut Ward) -> Result<()> {
     let take = taken(ward, "copying", "")?;
+    let_in(ward)?;
     let migration = migrate(ward)?.join()?;
     say!("   the migration ended with {}", migration.status);
     one_left(ward)?;
@@ -49,6 +53,11 @@ pub fn migration_before(ward: &mut Ward) -> Result<()> {
     one_left(ward)?;
     ward.told("xl migrate is under way", &take, 14, "being saved or migrated")?;
     whole(ward)
+}
+
+/// As on a host whose policy cannot keep them off. (Kept off: the scenario `others`.)
+fn let_in(ward: &Ward) -> Result<()> {
+    ward.lab.sh(&format!("{} 0", words::SET_TAKING)).map(drop)
 }
 
 fn migrate(ward: &Ward) -> Result<Background> {
