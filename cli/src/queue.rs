@@ -1,8 +1,8 @@
 //! Takes that wait for the stub, which has one session at a time: who came first is taken first.
 //!
-//! Each waiting command holds a numbered ticket, a locked file below /run/livesave, from when it comes until its take is
-//! over; who dies loses the lock, and with it the place. Nothing else is shared between the takes of two guests: a take
-//! that fails gives its place to the next and has no other effect on it.
+//! Each waiting command holds a numbered ticket, a locked file below /run/livesave, from when it comes until its take
+//! is over; who dies loses the lock, and with it the place. Nothing else is shared between the takes of two guests: a
+//! take that fails gives its place to the next and has no other effect on it.
 
 use crate::args::Place;
 use crate::exit::{Exit, Failure, Outcome};

@@ -3,17 +3,18 @@
 //!
 //! A verdict is believed only with the running session's token; anything else is dropped by the receiver.
 
+use alloc::boxed::Box;
 use core::fmt;
 
 use crate::fields::{Fields, Line, ParseError};
 use crate::names::Token;
 
-/// Most bytes of [`Disks`].
+/// Most bytes of [`Disks`], checked where they are read.
 pub const DISKS_MAX: usize = 1024;
 
 /// Where the guest's disks were kept as they were at the pause: `VDEV=PATH` joined by `;`, as a hook in dom0 said it.
 /// Nothing in the stub reads it; it is kept with the snapshot.
-pub type Disks = heapless::String<DISKS_MAX>;
+pub type Disks = Box<str>;
 
 /// The keeper's word on a session after the stub's release edge.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,8 +38,11 @@ impl Verdict {
             "void" => false,
             _ => return Err(ParseError::bad("verdict")),
         };
-        let disks = fields.optional("disks").unwrap_or("").parse().map_err(|_| ParseError::bad("disks"))?;
-        Ok(Self { token: fields.typed("token")?, resumed, reason: fields.line("reason")?, disks })
+        let disks = fields.optional("disks").unwrap_or("");
+        if disks.len() > DISKS_MAX {
+            return Err(ParseError::bad("disks"));
+        }
+        Ok(Self { token: fields.typed("token")?, resumed, reason: fields.line("reason")?, disks: disks.into() })
     }
 }
 

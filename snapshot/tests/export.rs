@@ -72,7 +72,7 @@ impl Source for Fake {
             Attachment::ConfigJson => self.config.clone(),
             Attachment::StaticRecords => self.fixed.clone(),
             Attachment::PlatformRecords => self.platform.clone(),
-            Attachment::Stats | Attachment::Trace => None,
+            Attachment::Stats | Attachment::Trace | Attachment::Disks => None,
             Attachment::PageTypes => self.types.clone(),
         })
     }

@@ -197,7 +197,7 @@ fn the_stub_node_round_trips_and_checks_its_version() {
 #[test]
 fn verdict_and_cancel_round_trip() {
     for resumed in [true, false] {
-        let disks = if resumed { "xvda=/dev/vg0/a;xvdb=/dev/vg0/b" } else { "" }.parse().unwrap();
+        let disks = if resumed { "xvda=/dev/vg0/a;xvdb=/dev/vg0/b" } else { "" }.into();
         let verdict = Verdict { token: take().token, resumed, reason: Line::of(""), disks };
         assert_eq!(Verdict::parse(verdict.to_string().as_bytes()), Ok(verdict));
     }

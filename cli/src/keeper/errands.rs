@@ -109,8 +109,7 @@ impl Errands {
             Verdict::Void(reason) => (false, Line::of(reason.word())),
         };
         let disks = self.disks.lock().unwrap_or_else(PoisonError::into_inner);
-        // Its length was checked when the hook had written it.
-        let disks = if resumed { disks.parse().unwrap_or_default() } else { Disks::default() };
+        let disks = if resumed { Disks::from(disks.as_str()) } else { Disks::default() };
         let word = Word { token, resumed, reason, disks }.to_string();
         store.transaction(|t| {
             if t.find_text(&format!("{}/stub", self.watched.base))?.is_none() {

@@ -2,8 +2,8 @@
 //! (`livesave_taking`, see flask/README.md), so that they fail before they touch the guest.
 //!
 //! The boolean is one for the host; the keepers' records say who needs it. It is set after the record says so, and
-//! reset when no other record does, both under one lock. It is never set beside a save or migration that runs: what that
-//! tool has begun it must be able to end. Where it cannot be set the take gives way, as it did without it.
+//! reset when no other record does, both under one lock. It is never set beside a save or migration that runs: what
+//! that tool has begun it must be able to end. Where it cannot be set the take gives way, as it did without it.
 
 use super::record::{self, RecordFile};
 use crate::host::files;

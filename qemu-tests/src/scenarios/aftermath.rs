@@ -154,7 +154,7 @@ pub(super) fn nothing_left(lab: &Lab, guest: &Guest, before: &Traces) -> Result<
     let settled = lab.wait_until("all is as before", SETTLE_WAIT, |lab| {
         now = Traces::of(lab, guest)?;
         let grown = before.memory_free.saturating_sub(now.memory_free);
-        if grown <= CLEANED_BYTES {
+        if grown <= LISTS_BYTES {
             now.memory_free = before.memory_free;
         }
         // blkback maps the pool's pages as they come, and gives back what it has not used for a minute.

@@ -3,8 +3,8 @@
 use anyhow::Result;
 
 use super::{
-    aftermath, bad_input, bad_middle, bad_shapes, boot, devices, endings, flask, guest, hook, kills, many, oracle, others,
-    oxenstored, pv, pv_hostile, registers, restores, rounds, shapes, staged, stock, stores, take_restore, two,
+    aftermath, bad_input, bad_middle, bad_shapes, boot, devices, endings, flask, guest, hook, kills, many, oracle,
+    others, oxenstored, pv, pv_hostile, registers, restores, rounds, shapes, staged, stock, stores, take_restore, two,
 };
 use crate::lab::{Lab, Spec};
 

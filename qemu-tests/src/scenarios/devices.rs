@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use super::after::{TAKE_WAIT, becomes};
 use super::oracle::continues;
 use super::shapes::new_warnings;
-use super::words::{self, succeed, target};
+use super::words::{self, IN_PAUSE, succeed, target};
 use crate::lab::{Guest, Lab};
 use crate::say;
 use crate::talk::{DOM0, GUEST, PREFIX};

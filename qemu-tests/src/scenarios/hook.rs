@@ -1,5 +1,5 @@
-//! The hook beside a take: its phases, what it keeps of the disks and `restore` gives back, and that its failure ends the
-//! take with the guest running. (The hook for LVM: with a fake LVM, on the host.)
+//! The hook beside a take: its phases, what it keeps of the disks and `restore` gives back, and that its failure ends
+//! the take with the guest running. (The hook for LVM: with a fake LVM, on the host.)
 
 use anyhow::Result;
 use serde_json::Value;
@@ -16,7 +16,8 @@ const KEPT: &str = "/dev/loop4";
 /// What the hook saw.
 const LOG: &str = "/run/hook.log";
 /// It notes its phase; in the pause it keeps the disk.
-const HOOK: &str = "#!/bin/sh\necho $LIVESAVE_PHASE $LIVESAVE_GUEST@$LIVESAVE_NAME $LIVESAVE_GUEST_DISKS >>/run/hook.log\n\
+const HOOK: &str = "#!/bin/sh\n\
+                    echo $LIVESAVE_PHASE $LIVESAVE_GUEST@$LIVESAVE_NAME $LIVESAVE_GUEST_DISKS >>/run/hook.log\n\
                     [ $LIVESAVE_PHASE = captured ] || exit 0\n\
                     probe info $LIVESAVE_DOMID | grep -q shutdown=suspend || exit 7\n\
                     echo xvda=/dev/loop4 >>$LIVESAVE_DISKS\n";

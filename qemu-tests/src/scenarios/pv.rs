@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 
 use super::oracle::{self, Frames};
-use super::words::{self, TAKE_WAIT, succeed};
+use super::words::{self, IN_PAUSE, TAKE_WAIT, succeed};
 use crate::image::Image;
 use crate::lab::{Counter, Guest, GuestKind, GuestSpec, Lab};
 use crate::say;
@@ -113,7 +113,8 @@ fn round_trip(lab: &Lab, guest: &Guest, mode: &str, vcpus: u32) -> Result<()> {
 /// Takes the guest; meanwhile dom0 looks at everything that the guest is.
 fn take(lab: &Lab, guest: &Guest, mode: &str) -> Result<()> {
     let hook = format!(
-        "{IN_PAUSE}; set -e; probe pvframes $LIVESAVE_DOMID > {SEEN}.frames; probe pvvcpus $LIVESAVE_DOMID > {SEEN}.vcpus; \
+        "{IN_PAUSE}; set -e; probe pvframes $LIVESAVE_DOMID > {SEEN}.frames; \
+         probe pvvcpus $LIVESAVE_DOMID > {SEEN}.vcpus; \
          xenstore-read /local/domain/$LIVESAVE_DOMID/data/counter > {SEEN}.counter"
     );
     let how = format!("--name standing --mode {mode} --max-pause none --hook-timeout 5m --hook '{hook}'");

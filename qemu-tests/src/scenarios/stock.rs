@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, ensure};
 
 use super::oracle::{self, Frames, Rings, same_context, same_frames};
-use super::words::{self, succeed, target};
+use super::words::{self, IN_PAUSE, succeed, target};
 use crate::context;
 use crate::lab::{Guest, Lab};
 use crate::say;

@@ -86,7 +86,7 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
             paused_calls: 0,
             released_ns: 0,
             tracked: false,
-            disks: Disks::new(),
+            disks: Disks::default(),
         }
     }
 

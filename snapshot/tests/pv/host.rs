@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use snapshot::fields::Line;
 use snapshot::policy::Busy;
 use snapshot::ports::*;
 use snapshot::pv::{Maps, PvHost, PvTarget, TypeRanges, VcpuContext};
@@ -251,8 +250,8 @@ impl Control for Wire {
         }
         self.asked |= status.state == State::WantSuspend;
         if status.state == State::Captured {
-            let reason = Line::default();
-            self.verdict = Some(Message::Verdict(Verdict { token: status.token, resumed: true, reason }));
+            let (reason, disks) = Default::default();
+            self.verdict = Some(Message::Verdict(Verdict { token: status.token, resumed: true, reason, disks }));
         }
         Ok(())
     }

@@ -68,7 +68,9 @@ fn a_take_reads_back_from_the_disk() {
         assert_eq!(status.state, State::Sealed, "{status:?}");
         let mut catalog = Catalog::open(disk).map_err(|failed| failed.error).unwrap();
         let mut snapshot = catalog.snapshot("web01@now").unwrap();
-        assert_eq!(snapshot.info().attachments.len(), 5);
+        assert_eq!(snapshot.info().attachments.len(), 6);
+        let disks = snapshot.attachment(AttachmentKind::DISKS).unwrap();
+        assert_eq!(disks.as_deref(), Some(super::world::KEPT.as_bytes()));
         let trace = Trace::decode(&snapshot.attachment(AttachmentKind::TRACE).unwrap().unwrap()).unwrap();
         assert_eq!(trace.rounds.len() as u64, status.counters.round);
         let mut pages = snapshot.pages().unwrap();

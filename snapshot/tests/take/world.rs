@@ -274,12 +274,7 @@ impl World {
 
     pub fn say(&mut self, resumed: bool) {
         let reason = Line::of(if resumed { "" } else { "the keeper says so" });
-        self.messages.push_back(Message::Verdict(Verdict {
-            token: TOKEN,
-            resumed,
-            reason,
-            disks: KEPT.parse().unwrap(),
-        }));
+        self.messages.push_back(Message::Verdict(Verdict { token: TOKEN, resumed, reason, disks: KEPT.into() }));
     }
 
     pub fn tot_pages(&self) -> u64 {
