@@ -9,12 +9,13 @@ use crate::exit::{Exit, Outcome};
 use crate::host::tree::{self, XenStore};
 use crate::host::xen::Xen;
 use crate::host::{files, xl};
+use crate::keeper::hook::{self, Phase};
 use crate::keeper::keepoff;
 use crate::keeper::record::{self, Record, Stage};
 use crate::show;
 use serde_json::json;
 use snapshot::keeper::{Deadlines, Target};
-use snapshot::status::{StubNode, StubState};
+use snapshot::status::{State, Status, StubNode, StubState};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -132,6 +133,9 @@ fn of_record(path: &Path, record: &Record) -> Outcome<Deeds> {
             deeds.note("the guest has its CPU cap back", xen.set_cpu_cap(domid, handle, cap.into()));
         }
         tracking(&xen, &mut store, (domid, handle), stub, &record.job.guest, &mut deeds);
+    }
+    if record.hooked && deeds.left.is_empty() {
+        tell_hook(path, record, &mut store, stub.0, &mut deeds);
     }
     if deeds.left.is_empty() {
         deeds.note("record removed", std::fs::remove_file(path));
@@ -263,6 +267,28 @@ fn off(xen: &Xen, domid: DomId) -> xen_hypercall::Result<bool> {
     if on { xen.log_dirty_off(domid).map(|()| true) } else { Ok(false) }
 }
 
+/// The hook hears what became of the snapshot, as from a keeper that lives. Its failure keeps nothing: like there.
+fn tell_hook(path: &Path, record: &Record, store: &mut XenStore, stub: DomId, deeds: &mut Deeds) {
+    let text = store.find_text(&format!("/local/domain/{stub}/data/livesave/status"));
+    let status = text.ok().flatten().and_then(|text| Status::parse(text.as_bytes()).ok());
+    let phase = fate(record, status.as_ref());
+    deeds.done.push(match hook::conclude(phase, &record.job, &Record::disks_beside(path)) {
+        Ok(()) => format!("the hook was told `{}`", phase.word()),
+        Err(error) => error,
+    });
+}
+
+/// What became of the take of a dead keeper, as far as it can be known: without a resume there was no verdict.
+fn fate(record: &Record, status: Option<&Status>) -> Phase {
+    let last = status.filter(|status| Some(status.token) == record.job.session()).map(|status| status.state);
+    match last {
+        Some(State::Sealed) => Phase::Sealed,
+        Some(state) if state.is_final() => Phase::Failed,
+        _ if matches!(record.stage, Stage::Watching | Stage::Silenced | Stage::Asked) => Phase::Failed,
+        _ => Phase::Unknown,
+    }
+}
+
 /// Whom a dead keeper keeps off is let in again, whatever became of its record.
 fn let_others(dir: &Path) -> Option<Deeds> {
     let mut deeds = Deeds::default();
@@ -291,18 +317,34 @@ fn stub_at_work(xen: &Xen, store: &mut XenStore, (domid, handle): (DomId, DomHan
 mod tests {
     use super::*;
 
+    fn left() -> Record {
+        let job = record::tests::job();
+        let (pid, version) = (1, record::VERSION);
+        Record { version, pid, stage: Stage::Asked, asked: Some(1000), job, cap: None, keeps_off: false, hooked: true }
+    }
+
+    #[test]
+    fn a_hook_hears_only_what_is_known() {
+        let mut record = left();
+        let says = |token: &str, state: &str| {
+            let text = format!("token={token}\nstate={state}\n");
+            Status::parse(text.as_bytes()).ok()
+        };
+        let ours = |state: &str| says(&left().job.token, state);
+        assert!(ours("sealed").is_some(), "the test's own words are right");
+        assert_eq!(fate(&record, None), Phase::Failed, "nobody had resumed it, so nobody had let the stub seal");
+        assert_eq!(fate(&record, ours("void").as_ref()), Phase::Failed);
+        record.stage = Stage::Standing;
+        assert_eq!(fate(&record, None), Phase::Unknown, "the verdict may have been given");
+        assert_eq!(fate(&record, ours("flushing").as_ref()), Phase::Unknown);
+        assert_eq!(fate(&record, ours("sealed").as_ref()), Phase::Sealed);
+        let other = says("ffffffffffffffffffffffffffffffff", "sealed");
+        assert_eq!(fate(&record, other.as_ref()), Phase::Unknown, "another take's word");
+    }
+
     #[test]
     fn a_guest_that_was_asked_is_reckoned_with_as_long_as_by_a_keeper() {
-        let job = record::tests::job();
-        let mut record = Record {
-            version: record::VERSION,
-            pid: 1,
-            stage: Stage::Asked,
-            asked: Some(1000),
-            job,
-            cap: None,
-            keeps_off: false,
-        };
+        let mut record = left();
         assert_eq!(still_awaited(&record, 1030), Some(570));
         assert_eq!(still_awaited(&record, 1600), None);
         assert_eq!(still_awaited(&record, 9000), None);

@@ -86,6 +86,7 @@ pub fn run(take: &args::Take, place: &Place) -> Outcome {
     let ended = follow(&mut store, &base, token, &mut link, &mut progress);
     progress.end();
     let (status, ending) = ended.map_err(|failure| after_the_keeper(failure, &job.handle, &found.name))?;
+    await_hook(&link, &job, &ending);
     judge(&status, &ending, &found.name)?;
     stub::remember(&mut store, &stub.domain);
     report(&name, take.mode, &status, &ending, place)
@@ -102,6 +103,17 @@ fn recover_leftovers(handle: &str, guest: &str) -> Outcome {
         eprintln!("what an earlier take of '{guest}' left was recovered");
     }
     Ok(())
+}
+
+/// Whoever goes on after the take may count on it that its hook has been told how it ended.
+fn await_hook(link: &Link, job: &Job, ending: &Ending) {
+    // A keeper that stays for a late suspend tells it when that is over.
+    if job.hook.is_none() || ending.late {
+        return;
+    }
+    if !link.wait_for_end(Duration::from_millis(job.hook_timeout_ms).saturating_add(waits::KEEPER)) {
+        eprintln!("livesave: the hook has not ended yet; /run/livesave/keeper.log will say how it does");
+    }
 }
 
 fn now() -> u64 {

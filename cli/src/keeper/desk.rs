@@ -4,7 +4,7 @@
 
 use super::hook::{self, Hook};
 use super::keepoff;
-use super::record::{RecordFile, Stage};
+use super::record::{Record, RecordFile, Stage};
 use super::senses::Event;
 use super::throttle::Throttle;
 use super::words::Job;
@@ -246,7 +246,11 @@ impl Desk {
 
     fn start_hook(&mut self) {
         self.hook_time.0 = Some(Instant::now());
-        let started = Hook::start(hook::Phase::Captured, &self.job, &self.disks_file(), self.events.clone());
+        // A hook of which nobody would know after our death must not be started.
+        let started = self
+            .record
+            .set_hooked(true)
+            .and_then(|()| Hook::start(hook::Phase::Captured, &self.job, &self.disks_file(), self.events.clone()));
         self.seen.hook = if started.is_ok() { keeper::Hook::Running } else { keeper::Hook::Failed };
         match started {
             Ok(hook) => self.hook = Some(hook),
@@ -266,15 +270,16 @@ impl Desk {
 
     /// Where the hook names the disks that it keeps.
     fn disks_file(&self) -> PathBuf {
-        self.record.path().with_extension("disks")
+        Record::disks_beside(self.record.path())
     }
 
     /// The hook once more, when it is known what became of the snapshot. Nobody waits for its success.
-    pub fn last_hook(&self, phase: hook::Phase) {
-        if let Err(error) = Hook::run(phase, &self.job, &self.disks_file()) {
-            eprintln!("keeper: the hook, {phase:?}: {error}; {} stays", self.disks_file().display());
-        } else if phase != hook::Phase::Unknown {
-            let _ = std::fs::remove_file(self.disks_file());
+    pub fn last_hook(&mut self, phase: hook::Phase) {
+        if let Err(error) = hook::conclude(phase, &self.job, &self.disks_file()) {
+            eprintln!("keeper: {error}");
+        }
+        if let Err(error) = self.record.set_hooked(false) {
+            eprintln!("keeper: the record cannot be written: {error}");
         }
     }
 }

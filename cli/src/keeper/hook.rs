@@ -32,7 +32,8 @@ pub enum Phase {
 }
 
 impl Phase {
-    const fn word(self) -> &'static str {
+    /// As the hook sees it.
+    pub const fn word(self) -> &'static str {
         match self {
             Self::Captured => "captured",
             Self::Sealed => "sealed",
@@ -88,6 +89,16 @@ impl Hook {
             let _ = kill_process_group(pid, Signal::KILL);
         }
     }
+}
+
+/// The hook's last phase, for whoever has the take's end on his hands; what it kept is forgotten once that is settled.
+pub fn conclude(phase: Phase, job: &Job, disks: &Path) -> Result<(), String> {
+    Hook::run(phase, job, disks)
+        .map_err(|error| format!("the hook, phase {}: {error}; {} stays", phase.word(), disks.display()))?;
+    if phase != Phase::Unknown {
+        let _ = std::fs::remove_file(disks);
+    }
+    Ok(())
 }
 
 fn watch(child: &Mutex<Option<Child>>, events: &Sender<Event>) {

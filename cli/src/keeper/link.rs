@@ -10,8 +10,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 /// A keeper at work, seen from the CLI. Dropping it closes the socket, which the keeper takes for our death.
 #[derive(Debug)]
@@ -61,6 +62,17 @@ impl Link {
             Ok(note) => Ok(Some(note)),
             Err(mpsc::TryRecvError::Empty) => Ok(None),
             Err(mpsc::TryRecvError::Disconnected) => Err(lost("it was killed").exiting(Exit::Stuck)),
+        }
+    }
+
+    /// Waits until the keeper has ended. False: it had not by then.
+    pub fn wait_for_end(&self, limit: Duration) -> bool {
+        let until = Instant::now() + limit;
+        loop {
+            match self.notes.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(_) => {}
+                Err(error) => return error == RecvTimeoutError::Disconnected,
+            }
         }
     }
 

@@ -5,7 +5,7 @@
 
 mod desk;
 mod errands;
-mod hook;
+pub mod hook;
 pub mod keepoff;
 pub mod link;
 pub mod process;

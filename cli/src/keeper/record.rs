@@ -64,6 +64,16 @@ pub struct Record {
     /// It keeps other tools off: see [`super::keepoff`].
     #[serde(default)]
     pub keeps_off: bool,
+    /// The hook may have been started, and has not heard yet what became of the snapshot.
+    #[serde(default)]
+    pub hooked: bool,
+}
+
+impl Record {
+    /// Where the hook names the disks that it keeps, beside the record at `path`.
+    pub fn disks_beside(path: &Path) -> PathBuf {
+        path.with_extension("disks")
+    }
 }
 
 /// The form that this program writes and reads.
@@ -87,6 +97,7 @@ impl RecordFile {
             job: job.clone(),
             cap: None,
             keeps_off: false,
+            hooked: false,
         };
         let path = dir.join(format!("{}.json", job.token));
         let file = Self { path, record };
@@ -125,6 +136,12 @@ impl RecordFile {
     /// Whether other tools are kept off by it.
     pub fn keeps_off(&self) -> bool {
         self.record.keeps_off
+    }
+
+    /// The hook is about to be started, or has heard all that it will hear.
+    pub fn set_hooked(&mut self, hooked: bool) -> io::Result<()> {
+        self.record.hooked = hooked;
+        self.write()
     }
 
     /// Notes it, durably.
@@ -247,6 +264,7 @@ pub mod tests {
             job: job(),
             cap: None,
             keeps_off: false,
+            hooked: true,
         };
         assert!(parse(&serde_json::to_vec(&record).unwrap()).is_err());
         record.version = VERSION;

@@ -50,19 +50,32 @@ pub fn run(lab: &Lab) -> Result<()> {
         let seen = phases(lab, name, &["captured", "failed"]);
         ward.note(name, seen)?;
     }
+    keeper_killed(&mut ward)?;
     ward.judge()?;
     restored(lab)?;
     lab.stop_stub()?;
     lab.sh("for i in 3 4; do losetup -d /dev/loop$i; rm /run/disk$i; done; rm -f /run/hook*").map(drop)
 }
 
-/// The hook was run in these phases for this take, and knew the guest and its disks. The last one comes when the
-/// command has ended already.
+/// The hook itself kills the keeper while the guest stands: `recover` resumes the guest, and tells the hook how it ended.
+fn keeper_killed(ward: &mut Ward) -> Result<()> {
+    let pid = "sed -n \"s/.*pid.:\\([0-9]*\\).*/\\1/p\" /run/livesave/*.json";
+    let hook = format!("sh /run/hook; [ $LIVESAVE_PHASE != captured ] || kill -9 $({pid})");
+    let command = format!("livesave take hooked --name orphan --max-pause none --hook '{hook}'");
+    let output = ward.lab.run_for(&command, after::TAKE_WAIT)?;
+    let failed = check(output.status != 0, || format!("a take whose keeper was killed: {}", output.errors()));
+    ward.note("the keeper's death", failed)?;
+    after::recovers(ward.lab)?;
+    let seen = phases(ward.lab, "orphan", &["captured", "failed"]);
+    ward.note("the hook after the keeper's death", seen)?;
+    ward.unharmed("the keeper's death")
+}
+
+/// The hook was run in these phases for this take, and knew the guest and its disks; the command waited for it.
 fn phases(lab: &Lab, name: &str, wanted: &[&str]) -> Result<()> {
     let lines: Vec<String> = wanted.iter().map(|phase| format!("{phase} hooked@{name} xvda={DISK}")).collect();
-    after::becomes(lab, &format!("phases {wanted:?}"), after::TAKE_WAIT, |lab| {
-        Ok(lab.sh(&format!("grep @{name} {LOG} || true"))?.lines().eq(lines.iter().map(String::as_str)))
-    })
+    let seen = lab.sh(&format!("grep @{name} {LOG} || true"))?;
+    check(seen.lines().eq(lines.iter().map(String::as_str)), || format!("the hook saw for {name}: {seen}"))
 }
 
 /// Without a word about disks the restored guest gets the one that was kept.
