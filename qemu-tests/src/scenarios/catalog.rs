@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::{
-    aftermath, bad_input, bad_middle, bad_shapes, boot, devices, endings, flask, guest, hook, kills, many, oracle,
+    aftermath, bad_input, bad_middle, bad_shapes, boot, devices, endings, flask, guest, hook, kills, lvm, many, oracle,
     others, oxenstored, pv, pv_hostile, registers, restores, rounds, shapes, staged, stock, stores, take_restore, two,
 };
 use crate::lab::{Lab, Spec};
@@ -49,6 +49,7 @@ pub fn all() -> Vec<Scenario> {
         shared("others", others::run),
         shared("two", two::run),
         shared("hook", hook::run),
+        shared("lvm", lvm::run),
         Scenario { name: "oxenstored", boot: Boot::Fresh(oxenstored::machine), slow: false, run: oxenstored::run },
         shared("endings", endings::run),
         shared("flask", flask::run),

@@ -17,6 +17,7 @@ mod guest;
 mod hook;
 mod instant;
 mod kills;
+mod lvm;
 mod many;
 mod oracle;
 mod others;

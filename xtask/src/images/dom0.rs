@@ -3,7 +3,7 @@
 //! Nothing of it is installed on this machine. The image is packed again only if something in it changed.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -57,6 +57,7 @@ const MODULES: &[&str] = &[
     "crc32c-intel",
     "ext4",
     "dm-mod",
+    "dm-snapshot",
 ];
 /// Programs of ours: who takes commands, and who looks at frames and state from dom0.
 const PROGRAMS: &[&str] = &["agent", "probe"];
@@ -70,6 +71,28 @@ const GUEST_MODULES: &[&str] = &[
 ];
 /// What makes a disk fail on demand, and the libraries that it links.
 const DMSETUP: &[&str] = &["dmsetup", "libdevmapper1.02.1", "libselinux1", "libpcre2-8-0", "libudev1"];
+/// LVM, for the hook that makes snapshots with it: on the scratch disk, below `lvm`. No udev runs beside it.
+const LVM: &[&str] = &[
+    "lvm2",
+    "libaio1",
+    "libblkid1",
+    "libbsd0",
+    "libcap2",
+    "libdevmapper1.02.1",
+    "libdevmapper-event1.02.1",
+    "libedit2",
+    "libgcrypt20",
+    "libgpg-error0",
+    "liblz4-1",
+    "libmd0",
+    "libsystemd0",
+];
+/// Its commands that the hook and the test use.
+const LVM_COMMANDS: &[&str] = &["pvcreate", "vgcreate", "vgremove", "lvcreate", "lvremove", "lvs"];
+const LVM_CONF: &str = "devices { use_devicesfile=0 obtain_device_list_from_udev=0 scan=[\"/dev\"] \
+    filter=[\"a|^/dev/loop|\",\"r|.*|\"] }\n\
+    activation { udev_sync=0 udev_rules=0 monitoring=0 }\nbackup { backup=0 archive=0 }\n\
+    global { locking_dir=\"/run/lvm-lock\" use_lvmpolld=0 }\n";
 const TOOLS: &str = "usr/lib/xen-4.17/bin";
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 const DIRECTORIES: &[&str] = &[
@@ -129,11 +152,33 @@ fn scratch(programs: &Path, kernel: &Path, modules: &Path) -> Result<PathBuf> {
     let stage = paths::target_dir("stage")?.join("scratch");
     fs::create_dir_all(stage.join("boot")).context("scratch")?;
     pack_guest(&programs.join("guest"), modules, &stage.join("boot/guest.img"))?;
+    lvm(&stage.join("lvm"))?;
     let copied = stage.join("boot/vmlinux");
     if !is_newer(&copied, &[kernel.to_owned(), paths::root().join("xtask/src/images/kernel.rs")]) {
         kernel::for_guests(kernel, &copied)?;
     }
     Ok(stage)
+}
+
+/// Each command is a script that finds the program and its libraries there.
+fn lvm(dir: &Path) -> Result<()> {
+    let root = packages::unpacked(LVM, &paths::cache_dir("debian/lvm")?)?;
+    let _ = fs::remove_dir_all(dir);
+    fs::create_dir_all(dir).context("lvm")?;
+    copy(&root.join("sbin/lvm"), &dir.join("lvm"))?;
+    for tree in ["lib/x86_64-linux-gnu", LIBRARIES] {
+        copy_tree(&root.join(tree), &dir.join("lib"))?;
+    }
+    write(&dir.join("lvm.conf"), LVM_CONF)?;
+    for command in LVM_COMMANDS {
+        let script = format!(
+            "#!/bin/sh\nexport LD_LIBRARY_PATH=/scratch/lvm/lib LVM_SYSTEM_DIR=/scratch/lvm\n\
+             exec /scratch/lvm/lvm {command} \"$@\"\n"
+        );
+        write(&dir.join(command), &script)?;
+        fs::set_permissions(dir.join(command), fs::Permissions::from_mode(0o755)).context("lvm")?;
+    }
+    Ok(())
 }
 
 fn debian() -> Result<PathBuf> {
