@@ -8,6 +8,7 @@ mod dispatch;
 mod doctor;
 mod export;
 mod faults;
+mod follow;
 mod init;
 mod list;
 mod preflight;

@@ -1,6 +1,6 @@
 //! `livesave rm`: asks the stub to remove a snapshot; only the stub writes to the store.
 
-use super::{faults, take};
+use super::{faults, follow};
 use crate::args::Place;
 use crate::exit::{Exit, Outcome};
 use crate::host::files;
@@ -45,7 +45,7 @@ pub fn remove(name: &SnapshotName, place: &Place) -> Outcome {
     let (asked, mut last) = (Instant::now(), None);
     let mut heard = asked;
     loop {
-        let status = take::status_of(&mut store, &base, token)?;
+        let status = follow::status_of(&mut store, &base, token)?;
         if let Some(status) = status.as_ref().filter(|status| status.state.is_final()) {
             if let Some(failure) = faults::judge(status, &format!("the removal of {name}")) {
                 return Err(failure);

@@ -3,6 +3,7 @@
 //! From the moment the keeper is ready the guest is its affair: whatever fails here, dropping the link is enough.
 
 use super::choices::{busy, max_pause_ms, millis, mode, target_ms};
+use super::follow::{await_hook, follow};
 use super::progress::Progress;
 use super::{choices, faults, preflight, recover, status, trace};
 use crate::args::{self, Place};
@@ -13,27 +14,18 @@ use crate::host::files;
 use crate::host::tree::{self, XenStore};
 use crate::host::xen::{self, Xen};
 use crate::keeper::link::{self, Link};
-use crate::keeper::words::{Ending, Job, Note};
+use crate::keeper::words::{Ending, Job};
 use crate::stub::{self, Stub};
-use crate::{queue, show, waits};
+use crate::{queue, show};
 use serde_json::json;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
 use snapshot::names::{SnapshotName, Token};
 use snapshot::request::{self, CONFIG_CHUNK_BYTES, CONFIG_CHUNKS_MAX, Request};
 use snapshot::status::{State, Status};
 use snapshot::store::Compression;
 use snapshot::trace::Trace;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 use xen_drivers::xenstore::Nodes;
 use xen_hypercall::types::EvtchnPort;
-
-/// Between two looks at keeper and stub.
-const LOOK: Duration = Duration::from_millis(100);
-/// After a void verdict, for the stub's own word on the cause.
-const LAST_WORD: Duration = Duration::from_secs(5);
 
 /// Takes a snapshot.
 pub fn run(take: &args::Take, place: &Place) -> Outcome {
@@ -103,17 +95,6 @@ fn recover_leftovers(handle: &str, guest: &str) -> Outcome {
         eprintln!("what an earlier take of '{guest}' left was recovered");
     }
     Ok(())
-}
-
-/// Whoever goes on after the take may count on it that its hook has been told how it ended.
-fn await_hook(link: &Link, job: &Job, ending: &Ending) {
-    // A keeper that stays for a late suspend tells it when that is over.
-    if job.hook.is_none() || ending.late {
-        return;
-    }
-    if !link.wait_for_end(Duration::from_millis(job.hook_timeout_ms).saturating_add(waits::KEEPER)) {
-        eprintln!("livesave: the hook has not ended yet; /run/livesave/keeper.log will say how it does");
-    }
 }
 
 fn now() -> u64 {
@@ -212,73 +193,6 @@ fn send(store: &mut XenStore, base: &str, chunks: &[String], request: &Request) 
         store.write(&format!("{base}/request"), request.to_string())
     };
     write().map_err(|error| tree::trouble("the request", error))
-}
-
-/// The status of our session, wherever the stub answers.
-pub fn status_of(store: &mut XenStore, base: &str, token: Token) -> Outcome<Option<Status>> {
-    for node in ["status", "refused"] {
-        let text = store.find_text(&format!("{base}/{node}")).map_err(|error| tree::trouble("the status", error))?;
-        let status = text.and_then(|text| Status::parse(text.as_bytes()).ok());
-        if let Some(status) = status.filter(|status| status.token == token) {
-            return Ok(Some(status));
-        }
-    }
-    Ok(None)
-}
-
-/// Set by the first SIGINT or SIGTERM; the second one of a kind ends the program, and the keeper sees it go.
-fn interrupts() -> Outcome<Arc<AtomicBool>> {
-    let (asked, again) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    for signal in [SIGINT, SIGTERM] {
-        let set = flag::register_conditional_shutdown(signal, i32::from(Exit::Cancelled.code()), Arc::clone(&again))
-            .and_then(|_| flag::register(signal, Arc::clone(&again)))
-            .and_then(|_| flag::register(signal, Arc::clone(&asked)));
-        set.map_err(|error| Exit::Internal.fail(format_args!("signals: {error}")))?;
-    }
-    Ok(asked)
-}
-
-/// Follows the take to the end of both: the keeper's verdict and the stub's final word.
-fn follow(
-    store: &mut XenStore,
-    base: &str,
-    token: Token,
-    link: &mut Link,
-    progress: &mut Progress,
-) -> Outcome<(Option<Status>, Ending)> {
-    let (mut status, mut ending): (Option<Status>, Option<(Ending, Instant)>) = (None, None);
-    let mut heard = Instant::now();
-    let interrupted = interrupts()?;
-    loop {
-        if interrupted.swap(false, Ordering::SeqCst) {
-            progress.say("cancelling");
-            // A keeper that does not hear it sees us go.
-            let _ = link.cancel();
-        }
-        while let Some(note) = if ending.is_none() { link.poll()? } else { None } {
-            match note {
-                Note::Suspended => progress.say("the guest stands"),
-                Note::Resumed => progress.say("the guest runs"),
-                Note::Over(over) => ending = Some((over, Instant::now())),
-                _ => {}
-            }
-        }
-        let next = status_of(store, base, token)?;
-        if next.is_some() && next != status {
-            heard = Instant::now();
-            next.iter().for_each(|status| progress.show(status));
-            status = next;
-        }
-        if let Some((over, since)) = &ending {
-            let last = status.as_ref().is_some_and(|status| status.state.is_final());
-            let patience = if over.reason.is_none() { waits::STUB } else { LAST_WORD };
-            if last || heard.max(*since).elapsed() >= patience {
-                return Ok((status, over.clone()));
-            }
-        }
-        let until = store.now_ns().saturating_add(u64::try_from(LOOK.as_nanos()).unwrap_or(0));
-        store.next_event(until).map_err(|error| tree::trouble("waiting for the stub", error))?;
-    }
 }
 
 /// A keeper that was killed leaves the guest to us: do at once what `livesave recover` would do.

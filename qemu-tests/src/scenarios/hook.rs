@@ -57,7 +57,7 @@ pub fn run(lab: &Lab) -> Result<()> {
     lab.sh("for i in 3 4; do losetup -d /dev/loop$i; rm /run/disk$i; done; rm -f /run/hook*").map(drop)
 }
 
-/// The hook itself kills the keeper while the guest stands: `recover` resumes the guest, and tells the hook how it ended.
+/// The hook itself kills the keeper while the guest stands: `recover` resumes the guest, and tells the hook the end.
 fn keeper_killed(ward: &mut Ward) -> Result<()> {
     let pid = "sed -n \"s/.*pid.:\\([0-9]*\\).*/\\1/p\" /run/livesave/*.json";
     let hook = format!("sh /run/hook; [ $LIVESAVE_PHASE != captured ] || kill -9 $({pid})");

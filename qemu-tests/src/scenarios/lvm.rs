@@ -1,5 +1,5 @@
-//! The ready hook for LVM, with a real LVM below a guest that writes to its disk: the snapshot of the pause is kept with
-//! a take that is sealed, removed with one that fails, and what `restore` gives back fits the guest's memory.
+//! The ready hook for LVM, with a real LVM below a guest that writes to its disk: the snapshot of the pause is kept
+//! with a take that is sealed, removed with one that fails, and what `restore` gives back fits the guest's memory.
 
 use anyhow::{Context, Result};
 use serde_json::Value;
