@@ -17,7 +17,9 @@ use crate::verdict::check;
 const SAVE_WAIT: Duration = Duration::from_secs(300);
 const SAVED: &str = "/scratch/others.save";
 /// The takes of this scenario dwell while they copy: long enough for a save and a migration to be tried.
-const DWELL: &str = "hold=copying:60000 holds=2";
+const DWELL: &str = "hold=copying:60000 holds=3";
+/// docs/operating/exit-codes.md.
+const FOREIGN: i32 = 27;
 /// What `flask-get-bool` has to say when no take runs.
 const GET_TAKING: &str = "/usr/lib/xen-4.17/bin/flask-get-bool livesave_taking";
 
@@ -31,6 +33,7 @@ pub fn run(lab: &Lab) -> Result<()> {
     let withheld = doctor_says(lab, "kept off while a take runs");
     ward.note("doctor before", withheld)?;
     kept_off(&mut ward)?;
+    stolen(&mut ward)?;
     left_behind(&mut ward)?;
     works_again(&mut ward)?;
     ward.judge()?;
@@ -76,6 +79,18 @@ fn kept_off(ward: &mut Ward) -> Result<()> {
 fn refused(output: &Output) -> Result<()> {
     let said = output.errors();
     check(output.status != 0 && said.contains("Permission denied"), || format!("{} {said}", output.status))
+}
+
+/// dom0 itself may not switch tracking off. Where somebody lets it and it does, the take notices, and is void.
+fn stolen(ward: &mut Ward) -> Result<()> {
+    let running = take(ward, "stolen")?;
+    let off = format!("probe logdirty {} off", ward.guest.domid(ward.lab)?);
+    let output = ward.lab.run(&off)?;
+    let refused = check(output.status != 0, || "dom0 may switch off what the take needs".to_owned());
+    ward.note("log-dirty off by dom0 during a take", refused)?;
+    ward.lab.sh(&format!("{} 0; {off}", words::SET_TAKING))?;
+    ward.told("tracking is stolen", &running.join()?, FOREIGN, "dirty tracking")?;
+    ward.unharmed("the theft")
 }
 
 /// The keeper and the command are killed: what they withhold stays withheld until `livesave recover`.
