@@ -14,6 +14,9 @@ use crate::store::layout::{Field, length32, trace_header as header, trace_round 
 /// Version of the encoding.
 pub const VERSION: u16 = 1;
 
+/// Bytes of a record before it had the times of ENABLE and OFF.
+const ROUND_BYTES_LEAST: usize = 88;
+
 /// Most rounds that a reader takes: more than any policy allows, few enough to be held in memory.
 pub const ROUNDS_MAX: u32 = 4096;
 
@@ -73,6 +76,13 @@ macro_rules! round {
                 raw
             }
 
+            /// A record of any length: what it lacks is 0.
+            fn decode_any(record: &[u8]) -> Self {
+                let mut raw = [0; record::SIZE];
+                raw.iter_mut().zip(record).for_each(|(to, from)| *to = *from);
+                Self::decode(&raw)
+            }
+
             fn decode(raw: &[u8]) -> Self {
                 Self {
                     kind: RoundKind(record::KIND.u32(raw)),
@@ -105,6 +115,10 @@ round! {
     bytes = BYTES,
     /// Dirty pages by Xen's count at its end; 0 in the pause.
     dirty = DIRTY,
+    /// How long ENABLE took before the first round; 0 in all others. Xen stops the guest for it.
+    enable_ns = ENABLE_NS,
+    /// How long OFF took, all attempts, after the last round; 0 in all others. Xen stops the guest for it.
+    off_ns = OFF_NS,
 }
 
 /// The whole take.
@@ -152,7 +166,7 @@ impl Trace {
         bytes
     }
 
-    /// Reads the attachment. Records may be longer than this version knows: fields are added at the end.
+    /// Reads the attachment. Records may be longer than this version knows, or shorter: fields are added at the end.
     pub fn decode(bytes: &[u8]) -> Result<Self, TraceError> {
         let (head, body) = bytes.split_at_checked(header::SIZE).ok_or(TraceError::Malformed)?;
         let version = header::VERSION.u16(head);
@@ -161,10 +175,10 @@ impl Trace {
         }
         let (count, round_bytes) = (header::COUNT.u32(head), usize::from(header::ROUND_BYTES.u16(head)));
         let whole = round_bytes.checked_mul(count as usize) == Some(body.len());
-        if count > ROUNDS_MAX || round_bytes < record::SIZE || !whole {
+        if count > ROUNDS_MAX || round_bytes < ROUND_BYTES_LEAST || !whole {
             return Err(TraceError::Malformed);
         }
-        let rounds = body.chunks_exact(round_bytes).map(Round::decode).collect();
+        let rounds = body.chunks_exact(round_bytes).map(Round::decode_any).collect();
         Ok(Self { began_ns: header::BEGAN_NS.u64(head), lost: header::LOST.u64(head), rounds })
     }
 }
@@ -175,6 +189,8 @@ pub(crate) struct Tape {
     trace: Trace,
     /// The round under way, and the session's counters at its begin.
     open: Option<(Round, Counters)>,
+    enable_ns: u64,
+    off_ns: u64,
 }
 
 impl Tape {
@@ -187,12 +203,22 @@ impl Tape {
     pub fn try_new(rounds: u32) -> Option<Self> {
         let mut room = Vec::new();
         room.try_reserve_exact(rounds as usize).ok()?;
-        Some(Self { trace: Trace { began_ns: 0, lost: 0, rounds: room }, open: None })
+        Some(Self { trace: Trace { began_ns: 0, lost: 0, rounds: room }, open: None, enable_ns: 0, off_ns: 0 })
     }
 
     /// A round begins. One that was under way did not end, and leaves nothing.
     pub fn begin(&mut self, kind: RoundKind, now_ns: u64, counters: &Counters) {
         self.open = Some((Round { began_ns: now_ns, ..Round::empty(kind) }, *counters));
+    }
+
+    /// Tracking was switched on.
+    pub fn enabled(&mut self, took_ns: u64) {
+        self.enable_ns = took_ns;
+    }
+
+    /// Tracking was switched off, or would not be.
+    pub fn switched_off(&mut self, took_ns: u64) {
+        self.off_ns = self.off_ns.saturating_add(took_ns);
     }
 
     /// A bitmap was fetched.
@@ -234,6 +260,12 @@ impl Tape {
     /// All of it, of a session that began then.
     pub fn trace(&mut self, began_ns: u64) -> &Trace {
         self.trace.began_ns = began_ns;
+        if let Some(first) = self.trace.rounds.first_mut() {
+            first.enable_ns = self.enable_ns;
+        }
+        if let Some(last) = self.trace.rounds.last_mut() {
+            last.off_ns = self.off_ns;
+        }
         &self.trace
     }
 }

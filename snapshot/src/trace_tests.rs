@@ -18,6 +18,8 @@ fn sample() -> Trace {
         skipped: n + 7,
         bytes: n + 8,
         dirty: n + 9,
+        enable_ns: n + 10,
+        off_ns: n + 11,
     };
     Trace { began_ns: 0x0102, lost: 3, rounds: vec![round(RoundKind::FULL, 0x10), round(RoundKind::LAST_SET, 0x20)] }
 }
@@ -25,14 +27,14 @@ fn sample() -> Trace {
 #[test]
 fn golden_bytes() {
     let bytes = sample().encode();
-    assert_eq!(bytes.len(), 24 + 2 * 88);
-    assert_eq!(bytes[..12], [1, 0, 88, 0, 2, 0, 0, 0, 3, 0, 0, 0]);
+    assert_eq!(bytes.len(), 24 + 2 * 104);
+    assert_eq!(bytes[..12], [1, 0, 104, 0, 2, 0, 0, 0, 3, 0, 0, 0]);
     assert_eq!(bytes[12..24], [0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0]);
     assert_eq!(bytes[24..32], [1, 0, 0, 0, 2, 0, 0, 0]);
     let words: Vec<u64> =
-        bytes[32..112].chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect();
-    assert_eq!(words, [0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x19]);
-    assert_eq!(bytes[112], 3);
+        bytes[32..128].chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect();
+    assert_eq!(words, [0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x19, 0x1a, 0x1b]);
+    assert_eq!(bytes[128], 3);
     assert_eq!(Trace::decode(&bytes), Ok(sample()));
 }
 
@@ -58,10 +60,34 @@ fn versions_and_counts_are_judged() {
     assert_eq!(with(2, 87), Err(TraceError::Malformed));
     assert_eq!(with(4, 3), Err(TraceError::Malformed));
     assert_eq!(with(7, 255), Err(TraceError::Malformed));
-    // Two records of 88 bytes are one of 176 whose end a later version has written.
+    // Two records of 104 bytes are one of 208 whose end a later version has written.
     let mut bytes = sample().encode();
-    (bytes[2], bytes[4]) = (176, 1);
+    (bytes[2], bytes[4]) = (208, 1);
     assert_eq!(Trace::decode(&bytes).map(|trace| trace.rounds), Ok(vec![sample().rounds[0]]));
+}
+
+#[test]
+fn records_that_were_written_before_enable_and_off_are_read() {
+    let bytes = sample().encode();
+    let mut old = bytes[..24].to_vec();
+    old[2] = 88;
+    bytes[24..].chunks(104).for_each(|record| old.extend_from_slice(&record[..88]));
+    let without = sample().rounds.into_iter().map(|round| Round { enable_ns: 0, off_ns: 0, ..round }).collect();
+    assert_eq!(Trace::decode(&old), Ok(Trace { rounds: without, ..sample() }));
+}
+
+#[test]
+fn enable_is_the_first_rounds_and_off_the_last_ones() {
+    let mut tape = Tape::try_new(4).unwrap();
+    tape.enabled(5);
+    for kind in [RoundKind::FULL, RoundKind::DIRTY, RoundKind::LAST_SET] {
+        tape.begin(kind, 1, &Counters::default());
+        tape.end(2, &Counters::default());
+    }
+    tape.switched_off(7);
+    tape.switched_off(3);
+    let times: Vec<_> = tape.trace(0).rounds.iter().map(|round| (round.enable_ns, round.off_ns)).collect();
+    assert_eq!(times, [(5, 0), (0, 0), (0, 10)]);
 }
 
 #[test]

@@ -36,15 +36,30 @@ pub fn to_json(trace: Option<&Trace>) -> Value {
 fn round_json(round: &Round) -> Value {
     json!({
         "kind": round.kind.word(), "began_ns": round.began_ns, "ended_ns": round.ended_ns, "fetch_ns": round.fetch_ns,
+        "enable_ns": round.enable_ns, "off_ns": round.off_ns,
         "memory_pages": round.memory, "given_pages": round.given, "pages": round.pages, "zero_pages": round.zero,
         "skipped_pages": round.skipped, "dirty_pages": round.dirty, "bytes": round.bytes, "peeks": round.peeks,
     })
 }
 
-/// For people: one line a round.
+/// For people: one line a round, and one for what Xen may have stopped the guest for.
 pub fn table(trace: &Trace) -> String {
     let headings = ["ROUND", "SENDS", ">TIME", ">GIVEN", ">PAGES", ">ZERO", ">SKIPPED", ">DIRTY AFTER"];
-    show::table(&headings, trace.rounds.iter().zip(1_u32..).map(|(round, number)| row(round, number)))
+    let table = show::table(&headings, trace.rounds.iter().zip(1_u32..).map(|(round, number)| row(round, number)));
+    stalls(trace).map_or_else(|| table.clone(), |stalls| format!("{table}\n{stalls}"))
+}
+
+/// Of a take without tracking, or of a trace that has no such times, there is nothing to say.
+fn stalls(trace: &Trace) -> Option<String> {
+    let (enable, off) = (trace.rounds.first()?.enable_ns, trace.rounds.last()?.off_ns);
+    let running = trace.rounds.iter().filter(|round| !round.kind.in_pause());
+    let clean = running.map(|round| round.fetch_ns).max().unwrap_or(0);
+    let [enable, clean, off] = [enable, clean, off].map(|ns| show::time(ns / 1000));
+    trace
+        .rounds
+        .iter()
+        .any(|round| round.enable_ns > 0 || round.off_ns > 0)
+        .then(|| format!("Xen switched tracking on in {enable}, off in {off}; the longest CLEAN took {clean}"))
 }
 
 fn row(round: &Round, number: u32) -> Vec<String> {
@@ -75,8 +90,10 @@ mod tests {
             skipped: 10,
             bytes: 204_800,
             dirty: 7,
+            enable_ns: 2_100_000,
+            off_ns: 0,
         };
-        let last = Round { kind: RoundKind::LAST_SET, dirty: 0, ..full };
+        let last = Round { kind: RoundKind::LAST_SET, dirty: 0, enable_ns: 0, off_ns: 3_400_000, ..full };
         Trace { began_ns: 900_000, lost: 0, rounds: vec![full, last] }
     }
 
@@ -86,6 +103,10 @@ mod tests {
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(lines[1], ["1", "full", "12.3", "ms", "90", "50", "30", "10", "7"]);
         assert_eq!(lines[2], ["2", "last-set", "12.3", "ms", "90", "50", "30", "10", "-"]);
+        assert!(text.contains("on in 2.1 ms, off in 3.4 ms"), "{text}");
+        let old = |round: &Round| Round { enable_ns: 0, off_ns: 0, ..*round };
+        let before = Trace { rounds: trace().rounds.iter().map(old).collect(), ..trace() };
+        assert!(!table(&before).contains("tracking"));
     }
 
     #[test]
@@ -101,6 +122,7 @@ mod tests {
             (&first["given_pages"], &first["dirty_pages"], &first["memory_pages"]),
             (&90.into(), &7.into(), &100.into())
         );
+        assert_eq!((&first["enable_ns"], &value["rounds"][1]["off_ns"]), (&2_100_000.into(), &3_400_000.into()));
         assert_eq!(to_json(None), Value::Null);
     }
 }

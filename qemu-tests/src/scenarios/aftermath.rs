@@ -210,7 +210,7 @@ fn reboots(lab: &Lab, guest: &Guest) -> Result<()> {
 }
 
 /// A guest destroyed right after a take is gone altogether: nobody has its memory mapped.
-fn goes(lab: &Lab, guest: &Guest) -> Result<()> {
+pub(super) fn goes(lab: &Lab, guest: &Guest) -> Result<()> {
     let domid = guest.domid(lab)?;
     lab.sh(&format!("xl destroy {}", guest.name))?;
     becomes(lab, "the guest is gone, no mapping of it is left", GONE_WAIT, |lab| {

@@ -70,6 +70,7 @@ pub fn all() -> Vec<Scenario> {
         // Not in CI: the same as their short namesakes, with more guests and more takes.
         Scenario { slow: true, ..shared("shapes_all", shapes::run_all) },
         Scenario { slow: true, ..shared("many_all", many::run_all) },
+        Scenario { slow: true, ..shared("many_pv", many::run_pv) },
         // Not in CI: each takes seven to ten minutes, most of them deadlines that have to pass, or rounds.
         Scenario { slow: true, ..shared("bad_middle", bad_middle::run) },
         Scenario { slow: true, ..shared("rounds", rounds::run) },

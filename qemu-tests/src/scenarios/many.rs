@@ -1,15 +1,15 @@
 //! Many takes in a row of one busy guest, in every mode in turn, each verified: nothing is used up, in the stub, in
-//! dom0 or in Xen. What the takes cost the guest is reported: how much slower it counted, how long Xen held it for each
-//! CLEAN.
+//! dom0 or in Xen, and nothing of the guest stays mapped. What the takes cost the guest is reported: how much slower it
+//! counted, how long Xen held it for each ENABLE, CLEAN and OFF.
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::aftermath::{Traces, nothing_left, said};
+use super::aftermath::{Traces, goes, nothing_left, said};
 use super::instant::{self, Span};
 use super::words::{self, json, number, succeed};
 use crate::counter::Sample;
-use crate::lab::{Guest, Lab};
+use crate::lab::{Guest, GuestKind, GuestSpec, Lab};
 use crate::say;
 use crate::verdict::check;
 
@@ -19,21 +19,28 @@ const PARAMETERS: &str = "ls.mem=24 ls.dirty=64 ls.tick=20 ls.publish=2 ls.busy=
 const STUB_BYTES: u64 = 1024;
 /// What Xen may have less of for each take: less than a page.
 const HEAP_KIB: u64 = 3;
+/// From the last round of a take until the guest is left alone.
+const SETTLED_NS: u64 = 3_000_000_000;
 
-/// A few, for CI.
+/// A few.
 pub fn run(lab: &Lab) -> Result<()> {
-    takes(lab, 5)
+    takes(lab, GuestKind::Pvh, 5)
 }
 
 /// Many.
 pub fn run_all(lab: &Lab) -> Result<()> {
-    takes(lab, 25)
+    takes(lab, GuestKind::Pvh, 25)
 }
 
-fn takes(lab: &Lab, count: usize) -> Result<()> {
+/// Many, of a PV guest.
+pub fn run_pv(lab: &Lab) -> Result<()> {
+    takes(lab, GuestKind::Pv, 25)
+}
+
+fn takes(lab: &Lab, kind: GuestKind, count: usize) -> Result<()> {
     lab.init_store()?;
     lab.start_stub("")?;
-    let guest = lab.create_guest(&words::target("many", 96, PARAMETERS))?;
+    let guest = lab.create_guest(&GuestSpec { kind, ..words::target("many", 96, PARAMETERS) })?;
     // What is kept for good is had by the first of each mode: grants, pages of the store, buffers.
     for mode in MODES {
         take(lab, &guest, "warm", mode)?;
@@ -54,7 +61,7 @@ fn takes(lab: &Lab, count: usize) -> Result<()> {
     let lost = heap_kib.saturating_sub(after_kib);
     check(lost <= HEAP_KIB * count as u64, || format!("{lost} KiB of Xen's heap are gone after {count} takes"))?;
     say!("{}", cost(&taken, &samples)?);
-    lab.sh(&format!("xl destroy {}", guest.name))?;
+    goes(lab, &guest)?;
     lab.stop_stub()
 }
 
@@ -80,36 +87,37 @@ fn dom_heap_kib(text: &str) -> Option<u64> {
     rest.trim_start().split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
-/// Steps a second during the rounds of all takes and between the takes, and the CLEANs.
+/// Steps a second during the rounds of all takes and between the takes, and what Xen may have held the guest for.
 fn cost(taken: &[Value], samples: &[Sample]) -> Result<String> {
-    let mut running = Vec::new();
-    let (mut cleans_us, mut pauses_us) = (Vec::new(), Vec::new());
+    let (mut running, mut pauses_us) = (Vec::new(), Vec::new());
+    let mut stalls = [("ENABLE", Vec::new()), ("CLEAN", Vec::new()), ("OFF", Vec::new())];
     for take in taken {
-        let rounds = instant::rounds(take)?;
         pauses_us.push(number(take, "/pause/total_us")?);
-        let (Some(first), Some(last)) = (rounds.first(), rounds.last()) else { continue };
-        running.push(Span { began_ns: first.began_ns, ended_ns: last.began_ns });
-        let fetches = take.pointer("/trace/rounds").and_then(Value::as_array).context("no trace")?;
-        let (_, before) = fetches.split_last().context("no round")?;
-        cleans_us.extend(
-            before.iter().filter_map(|round| number(round, "/fetch_ns").ok()).filter(|ns| *ns > 0).map(|ns| ns / 1000),
-        );
+        let spans = instant::rounds(take)?;
+        if let [first, .., last] = spans.as_slice() {
+            running.push(Span { began_ns: first.began_ns, ended_ns: last.began_ns });
+        }
+        let rounds = take.pointer("/trace/rounds").and_then(Value::as_array).context("no trace")?;
+        let (last, before) = rounds.split_last().context("no round")?;
+        stalls[0].1.push(number(&rounds[0], "/enable_ns")? / 1000);
+        for round in before {
+            stalls[1].1.push(number(round, "/fetch_ns")? / 1000);
+        }
+        stalls[2].1.push(number(last, "/off_ns")? / 1000);
     }
     let during: Vec<u64> = running.iter().filter_map(|span| rate(&span.of(samples))).collect();
-    let between: Vec<u64> = running
-        .windows(2)
-        .filter_map(|pair| {
-            rate(&Span { began_ns: pair[0].ended_ns + 3_000_000_000, ended_ns: pair[1].began_ns }.of(samples))
-        })
-        .collect();
+    let gap = |pair: &[Span]| Span { began_ns: pair[0].ended_ns + SETTLED_NS, ended_ns: pair[1].began_ns };
+    let between: Vec<u64> = running.windows(2).filter_map(|pair| rate(&gap(pair).of(samples))).collect();
     let (busy, idle) = (median(during), median(between));
-    let longest = cleans_us.iter().max().copied().unwrap_or(0);
-    Ok(format!(
-        "   the guest made {busy} steps a second while it was copied, {idle} between the takes\n   \
-         {} CLEANs, the longest {longest} us, all {} us; whole pauses {pauses_us:?} us",
-        cleans_us.len(),
-        cleans_us.iter().sum::<u64>(),
-    ))
+    check(busy > 0 && idle > 0, || format!("the guest made {busy} steps a second while it was copied, else {idle}"))?;
+    let mut text = format!("   the guest made {busy} steps a second while it was copied, {idle} between the takes");
+    for (what, mut us) in stalls {
+        us.retain(|us| *us > 0);
+        check(!us.is_empty(), || format!("the traces have no time of {what}"))?;
+        let (count, longest, all) = (us.len(), us.iter().max().copied().unwrap_or(0), us.iter().sum::<u64>());
+        text += &format!("\n   {count} {what}: median {} us, longest {longest} us, all {all} us", median(us));
+    }
+    Ok(format!("{text}\n   whole pauses {pauses_us:?} us"))
 }
 
 /// Steps a second from the first look to the last.

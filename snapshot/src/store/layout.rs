@@ -305,7 +305,7 @@ structures! {
         BEGAN_NS "began_ns" 16 8;
     }
     /// A round of a trace (section 9.1).
-    trace_round 88 {
+    trace_round 104 {
         KIND "kind" 0 4;
         PEEKS "peeks" 4 4;
         BEGAN_NS "began_ns" 8 8;
@@ -318,6 +318,8 @@ structures! {
         SKIPPED "skipped" 64 8;
         BYTES "bytes" 72 8;
         DIRTY "dirty" 80 8;
+        ENABLE_NS "enable_ns" 88 8;
+        OFF_NS "off_ns" 96 8;
     }
     /// Header of a leaf or node of a run (section 10).
     run_block 32 {

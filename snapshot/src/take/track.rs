@@ -10,8 +10,13 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
     /// A hypervisor without shadow paging cannot track a PV guest (xen/arch/x86/mm/shadow/none.c). Suspended first, it
     /// needs no tracking, which then serves to notice other hands alone.
     pub(super) fn enable(&mut self) -> Result<Observation, Trouble> {
+        let asked_ns = self.desk.now_ns();
         match self.target.enable() {
-            Ok(()) => self.tracked = true,
+            Ok(()) => {
+                self.tracked = true;
+                let took_ns = self.desk.now_ns().saturating_sub(asked_ns);
+                Self::work(&mut self.work)?.tape.enabled(took_ns);
+            }
             Err(TargetError::Unsupported) if !self.policy.is_live() => {}
             Err(TargetError::Unsupported) => {
                 let reason =
@@ -27,7 +32,12 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
         if !self.tracked {
             return Ok(Observation::Done);
         }
+        let asked_ns = self.desk.now_ns();
         let answer = self.target.off();
+        let took_ns = self.desk.now_ns().saturating_sub(asked_ns);
+        if let Some(work) = &mut self.work {
+            work.tape.switched_off(took_ns);
+        }
         if answer.is_err() {
             // Another tool in the middle of a call makes Xen answer -EBUSY: give it a moment before the next attempt.
             let _ = self.desk.wait(limits::OFF_RETRY_NS);

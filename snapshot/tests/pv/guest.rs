@@ -75,6 +75,12 @@ pub struct Guest {
     /// Actions between two calls.
     pub busy: u64,
     pub vcpus: Vec<Option<bool>>,
+    /// While it runs, a frame cannot be read now and then, and nothing marks its page for that.
+    pub clumsy: bool,
+    /// Pages that were not read when they were to be, and not since.
+    pub stumbled: BTreeSet<u64>,
+    /// Those of them that no bitmap named when it suspended: only a second attempt brings them.
+    pub owed: u64,
     /// What is to be in the snapshot.
     pub truth: BTreeMap<u64, (u8, Page)>,
 }
@@ -103,6 +109,9 @@ impl Guest {
             mischief: None,
             busy: 4,
             vcpus: vec![Some(true)],
+            clumsy: false,
+            stumbled: BTreeSet::new(),
+            owed: 0,
             truth: BTreeMap::new(),
         };
         guest.m2p[FOREIGN as usize] = Some(3);
@@ -239,6 +248,17 @@ impl Guest {
         page
     }
 
+    /// Whether the frame of `pfn` can be read this time. Those of the p2m always can.
+    pub fn can_be_read(&mut self, pfn: u64) -> bool {
+        let stumbles = self.clumsy && !self.suspended && pfn >= TABLES.start && self.random(8) == 0;
+        if stumbles {
+            self.stumbled.insert(pfn)
+        } else {
+            self.stumbled.remove(&pfn)
+        };
+        !stumbles
+    }
+
     // What the guest does.
 
     /// A call of ours begins, or a page is about to be copied.
@@ -337,6 +357,7 @@ impl Guest {
             }
         }
         self.suspended = true;
+        self.owed = self.stumbled.difference(&self.dirty).count() as u64;
         let pages = self.pages.keys().filter(|pfn| self.p2m[**pfn as usize].is_some());
         self.truth = pages.map(|pfn| (*pfn, (self.kind(*pfn), self.bytes(*pfn, true)))).collect();
     }

@@ -173,7 +173,8 @@ impl PvHost for Host {
                     guest.runs();
                 }
                 let errno = if mfn.raw() >= MFNS { 22 } else { 16 };
-                guest.owner_pfn(mfn.raw()).map(|pfn| guest.bytes(pfn, false)).ok_or(PageError { errno })
+                let pfn = guest.owner_pfn(mfn.raw()).filter(|pfn| guest.can_be_read(*pfn));
+                pfn.map(|pfn| guest.bytes(pfn, false)).ok_or(PageError { errno })
             };
             assert!(mfn.raw() != SHARED_INFO);
             let mut fill = |place: &mut Page| page.map(|page| *place = page);

@@ -63,6 +63,24 @@ fn a_table_that_never_settles_is_fatal_and_never_left_out() {
     }
 }
 
+/// In the rounds, and while a guest freezes and its pages go to staging, what was not read is read later, though no
+/// bitmap names it.
+#[test]
+fn what_cannot_be_read_at_once_is_tried_again() {
+    for mode in [Mode::Live, Mode::Improved, Mode::Xen, Mode::Staged] {
+        let mut owed = 0;
+        for seed in 0..12 {
+            let guest = shared(|guest| guest.clumsy = true, seed);
+            let (status, stored) = take(&guest, mode, true).unwrap();
+            let story = format!("seed {seed}, {mode:?}: {status:?}");
+            assert_eq!(status.state, State::Sealed, "{story}");
+            check(&guest, &stored, &story);
+            owed += guest.borrow().owed;
+        }
+        assert!(owed > 0, "{mode:?}: nothing was put off to the last set");
+    }
+}
+
 /// The records' headers and bodies, byte by byte where they are ours.
 #[test]
 fn golden_bytes_of_the_records() {

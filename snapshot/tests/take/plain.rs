@@ -128,6 +128,8 @@ fn the_trace_adds_up_to_the_counters() {
         assert_eq!((last.kind, last.pages + last.zero), (RoundKind::LAST_SET, counters.pause_pages));
         assert_eq!((last.ended_ns - last.began_ns) / 1000, counters.pause_us);
         assert!(running.iter().skip(1).all(|round| round.kind == RoundKind::DIRTY && round.fetch_ns > 0));
+        assert!(running[0].enable_ns > 0 && sum(|round| round.enable_ns) == running[0].enable_ns);
+        assert!(last.off_ns > 0 && sum(|round| round.off_ns) == last.off_ns);
     }
 }
 

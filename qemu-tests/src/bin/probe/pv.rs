@@ -83,6 +83,11 @@ impl P2m {
         Ok(Self { mfns, pfns })
     }
 
+    /// The machine frame of a pfn, if it is memory.
+    fn mfn(&self, pfn: u64) -> Option<u64> {
+        self.mfns.get(usize::try_from(pfn).ok()?).copied().filter(|mfn| *mfn < PFNS_MAX)
+    }
+
     fn pfn(&self, mfn: u64) -> Result<u64> {
         self.pfns.get(&mfn).copied().with_context(|| format!("machine frame {mfn:x} is not in the p2m"))
     }
@@ -125,6 +130,14 @@ pub fn frames(probe: &Probe, out: &mut impl Write) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// The frame that dom0 maps to see the guest's `gfn`: a PV guest speaks of its own pfns.
+pub fn frame(probe: &Probe, gfn: u64) -> Result<Gfn> {
+    if probe.xen.getdomaininfo(probe.domain, None)?.is_hvm() {
+        return Ok(Gfn::new(gfn));
+    }
+    P2m::read(probe)?.mfn(gfn).map(Gfn::new).with_context(|| format!("pfn {gfn:x} is no memory"))
 }
 
 /// Prints the pfn of a machine frame.

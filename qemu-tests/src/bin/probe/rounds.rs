@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use qemu_tests::counter::{Count, Sample};
 use xen_hypercall::transport::privcmd::ForeignPages;
-use xen_hypercall::{Gfn, PAGE_SIZE, hvm};
+use xen_hypercall::{PAGE_SIZE, hvm};
 
-use crate::Probe;
+use crate::{Probe, pv};
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_millis(10);
@@ -37,7 +37,8 @@ pub fn once(probe: &Probe, gfn: &str, out: &mut impl Write) -> Result<()> {
 }
 
 fn map(probe: &Probe, gfn: &str) -> Result<ForeignPages> {
-    let gfn = Gfn::new(u64::from_str_radix(gfn, 16).with_context(|| format!("{gfn} is no gfn"))?);
+    let gfn = u64::from_str_radix(gfn, 16).with_context(|| format!("{gfn} is no gfn"))?;
+    let gfn = pv::frame(probe, gfn)?;
     Ok(ForeignPages::map(probe.xen.transport(), probe.domain, &[gfn])?)
 }
 
