@@ -85,7 +85,7 @@ fn round_trip(lab: &Lab, guest: &Guest, mode: &str, vcpus: u32) -> Result<()> {
     words::tracking_is_off(lab, guest)?;
 
     let image = oracle::export(lab, &name)?;
-    let mut masked = rings.masked("dom0 empties and fills the ring, whether or not the guest runs");
+    let mut masked = rings.while_suspended();
     oracle::same_frames(&seen.frames, &image.frames, &masked, "the export")?;
     same_kinds(&seen.kinds, &image)?;
     same_lines(&seen.vcpus, &image.vcpus)?;
@@ -176,11 +176,11 @@ fn same_lines(seen: &[String], exported: &[String]) -> Result<()> {
 }
 
 /// The two frames of the guest that dom0 writes to.
-struct Rings([u64; 2]);
+pub(super) struct Rings([u64; 2]);
 
 impl Rings {
     /// Xenstore has their machine frames.
-    fn of(lab: &Lab, guest: &Guest) -> Result<Self> {
+    pub fn of(lab: &Lab, guest: &Guest) -> Result<Self> {
         let domid = guest.domid(lab)?;
         let frame = |node: &str| -> Result<u64> {
             let path = format!("/local/domain/{domid}/{node}/ring-ref");
@@ -189,8 +189,9 @@ impl Rings {
         Ok(Self([frame("store")?, frame("console")?]))
     }
 
-    fn masked(&self, reason: &'static str) -> BTreeMap<u64, &'static str> {
-        self.0.iter().map(|pfn| (*pfn, reason)).collect()
+    /// Frames that may differ between two looks at the suspended guest, each with its reason.
+    pub fn while_suspended(&self) -> BTreeMap<u64, &'static str> {
+        self.0.iter().map(|pfn| (*pfn, "dom0 empties and fills the ring, whether or not the guest runs")).collect()
     }
 }
 

@@ -11,9 +11,10 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, ensure};
 
 use super::oracle::{self, Frames, Rings, same_context, same_frames};
+use super::pv;
 use super::words::{self, IN_PAUSE, succeed, target};
 use crate::context;
-use crate::lab::{Guest, Lab};
+use crate::lab::{Guest, GuestKind, Lab};
 use crate::say;
 use crate::verdict::check;
 
@@ -24,23 +25,40 @@ const HVM_CONTEXT: u32 = 9;
 /// In X86_TSC_INFO: the nanoseconds that the guest has lived, 64 bits. Xen counts them on while the guest stands.
 const TSC_ELAPSED: std::ops::Range<usize> = 8..16;
 
-/// One guest in two modes.
+/// One PVH guest in two modes.
 pub fn run(lab: &Lab) -> Result<()> {
+    both_modes(lab, GuestKind::Pvh)
+}
+
+/// One PV guest in two modes.
+pub fn run_pv(lab: &Lab) -> Result<()> {
+    both_modes(lab, GuestKind::Pv)
+}
+
+fn both_modes(lab: &Lab, kind: GuestKind) -> Result<()> {
     lab.init_store()?;
     lab.start_stub("")?;
     let mut spec = target("stock", 96, "ls.mem=16 ls.dirty=16 ls.tick=20 ls.publish=2 ls.cpus=2");
-    spec.vcpus = 2;
+    (spec.kind, spec.vcpus) = (kind, 2);
     let guest = lab.create_guest(&spec)?;
     guest.wait_whole_pass(lab)?;
     for mode in ["live", "staged"] {
-        equals(lab, &guest, mode).with_context(|| mode.to_owned())?;
+        equals(lab, &guest, kind, mode).with_context(|| mode.to_owned())?;
     }
     lab.sh(&format!("xl destroy {}; rm -f {IMAGE}", guest.name))?;
     lab.stop_stub()
 }
 
-fn equals(lab: &Lab, guest: &Guest, mode: &str) -> Result<()> {
-    let rings = Rings::of(lab, guest)?;
+/// The frames that dom0 writes to while the guest stands.
+fn rings(lab: &Lab, guest: &Guest, kind: GuestKind) -> Result<BTreeMap<u64, &'static str>> {
+    match kind {
+        GuestKind::Pvh => Ok(Rings::of(lab, guest)?.while_suspended()),
+        GuestKind::Pv => Ok(pv::Rings::of(lab, guest)?.while_suspended()),
+    }
+}
+
+fn equals(lab: &Lab, guest: &Guest, kind: GuestKind, mode: &str) -> Result<()> {
+    let rings = rings(lab, guest, kind)?;
     let before = guest.counter(lab)?.context("no counter")?;
     // The stub says `flushing` when tracking is off and it will not look at the guest again.
     let hook = format!(
@@ -61,7 +79,18 @@ fn equals(lab: &Lab, guest: &Guest, mode: &str) -> Result<()> {
     words::tracking_is_off(lab, guest)?;
     let stock = Stock::parse(&lab.sh(&format!("probe image 0 {IMAGE}"))?)?;
     let ours = oracle::export(lab, &format!("{}@{mode}", guest.name))?;
-    same_frames(&stock.frames, &ours.frames, &rings.while_suspended(), "the export, against Xen's image")?;
+    same_frames(&stock.frames, &ours.frames, &rings, "the export, against Xen's image")?;
+    let tables = stock.kinds.len();
+    check((tables > 0) == (kind == GuestKind::Pv), || format!("Xen's image has {tables} page tables"))?;
+    check(stock.kinds == ours.kinds, || {
+        let differing = |one: &BTreeMap<u64, u8>, other: &BTreeMap<u64, u8>| {
+            one.iter().filter(|(gfn, kind)| other.get(gfn) != Some(kind)).map(|pair| format!("{pair:x?}")).collect()
+        };
+        let (theirs, mine): (Vec<_>, Vec<_>) =
+            (differing(&stock.kinds, &ours.kinds), differing(&ours.kinds, &stock.kinds));
+        format!("types of pages differ: Xen's {}, ours {}", oracle::some(&theirs), oracle::some(&mine))
+    })?;
+    say!("   the export, against Xen's image: {tables} page tables of the same type");
     let records: Vec<(u32, Vec<u8>)> = ours.records.into_iter().zip(ours.bodies).collect();
     same_records(&stock.records, &records)
 }
@@ -69,17 +98,23 @@ fn equals(lab: &Lab, guest: &Guest, mode: &str) -> Result<()> {
 /// What Xen's writer wrote.
 struct Stock {
     frames: Frames,
+    /// Of pages that are not ordinary ones, bits 28 to 31 of the page's type in the stream.
+    kinds: BTreeMap<u64, u8>,
     records: Vec<(u32, Vec<u8>)>,
 }
 
 impl Stock {
     /// What `probe image` printed.
     fn parse(text: &str) -> Result<Self> {
-        let mut stock = Self { frames: BTreeMap::new(), records: Vec::new() };
+        let mut stock = Self { frames: BTreeMap::new(), kinds: BTreeMap::new(), records: Vec::new() };
         for line in text.lines() {
             match line.split(' ').collect::<Vec<_>>().as_slice() {
-                ["page", gfn, digest] => {
-                    stock.frames.insert(u64::from_str_radix(gfn, 16)?, u128::from_str_radix(digest, 16)?);
+                ["page", gfn, kind, digest] => {
+                    let (gfn, kind) = (u64::from_str_radix(gfn, 16)?, u8::from_str_radix(kind, 16)?);
+                    stock.frames.insert(gfn, u128::from_str_radix(digest, 16)?);
+                    if kind != 0 {
+                        stock.kinds.insert(gfn, kind);
+                    }
                 }
                 ["record", kind, length, bytes] => {
                     let bytes = unhex(bytes)?;
@@ -150,8 +185,9 @@ mod tests {
 
     #[test]
     fn what_the_probe_prints_is_read() {
-        let stock = Stock::parse("page a ff\nrecord 10 0 \nrecord a 2 0bff\n").unwrap();
-        assert_eq!(stock.frames, BTreeMap::from([(10, 255)]));
+        let stock = Stock::parse("page a 0 ff\npage b 9 1\nrecord 10 0 \nrecord a 2 0bff\n").unwrap();
+        assert_eq!(stock.frames, BTreeMap::from([(10, 255), (11, 1)]));
+        assert_eq!(stock.kinds, BTreeMap::from([(11, 9)]));
         assert_eq!(stock.records, [(0x10, vec![]), (0xa, vec![0x0b, 0xff])]);
         assert!(Stock::parse("record a 3 0bff\n").is_err());
     }

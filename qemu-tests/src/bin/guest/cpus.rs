@@ -18,7 +18,7 @@ use crate::settings::Settings;
 /// Most processors that are watched.
 pub const MAX: usize = 4;
 /// Between two turns.
-const TURN: Duration = Duration::from_millis(20);
+const TURN: Duration = Duration::from_millis(100);
 
 /// The latest time that any thread has read.
 static LATEST_NS: AtomicU64 = AtomicU64::new(0);

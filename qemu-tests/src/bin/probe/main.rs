@@ -35,7 +35,7 @@ const USAGE: &str = "usage: probe COMMAND DOMID
   peace SECONDS  waits until the guest runs and counts, untracked and unknown to any keeper
   logdirty   status|on|off: whether log-dirty is off (status leaves it as it was)
   stock FILE  has Xen's own save helper write the image of a guest that is suspended already
-  image FILE  `page gfn digest`, `record type length bytes` of such an image; the domid does not matter
+  image FILE  `page gfn type digest`, `record type length bytes` of such an image; the domid does not matter
   talk       a number to the guest's network card and back, again and again, until killed; the domid does not matter
   suspendwatch [MICROSECONDS]: each change of the shutdown flag, polled at this interval (500), until killed
   strike STUB destroy|kill PID...: `stood_us=N`: how long the guest stood after their end

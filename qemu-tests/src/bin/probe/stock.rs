@@ -85,7 +85,7 @@ fn converse(mut messages: impl Read, mut answers: ChildStdin) -> Result<()> {
 pub fn list(path: &str, out: &mut impl Write) -> Result<()> {
     let image = Image::read_stock(BufReader::new(File::open(path).with_context(|| path.to_owned())?))?;
     for (gfn, digest) in &image.frames {
-        writeln!(out, "page {gfn:x} {digest:x}")?;
+        writeln!(out, "page {gfn:x} {:x} {digest:x}", image.kinds.get(gfn).unwrap_or(&0))?;
     }
     for (kind, body) in image.records.iter().zip(&image.bodies) {
         let bytes: String = body.iter().map(|byte| format!("{byte:02x}")).collect();
