@@ -7,7 +7,7 @@
 
 mod disk;
 mod late;
-mod savers;
+pub(super) mod savers;
 mod stub;
 
 use std::time::Duration;

@@ -3,8 +3,9 @@
 use anyhow::Result;
 
 use super::{
-    aftermath, bad_input, bad_middle, bad_shapes, boot, devices, endings, flask, guest, hook, kills, lvm, many, oracle,
-    others, oxenstored, pv, pv_hostile, registers, restores, rounds, shapes, staged, stock, stores, take_restore, two,
+    aftermath, bad_input, bad_middle, bad_pv, bad_shapes, boot, devices, endings, flask, guest, hook, kills, lvm, many,
+    oracle, others, oxenstored, pv, pv_hostile, registers, restores, rounds, shapes, staged, stock, stores,
+    take_restore, two,
 };
 use crate::lab::{Lab, Spec};
 
@@ -69,10 +70,12 @@ pub fn all() -> Vec<Scenario> {
         // Not in CI: six minutes.
         Scenario { slow: true, ..shared("many", many::run) },
         // Not in CI: the same as their short namesakes, with more guests and more takes.
-        Scenario { slow: true, ..shared("shapes_all", shapes::run_all) },
+        Scenario { slow: true, ..shared("shapes_more", shapes::run_more) },
         Scenario { slow: true, ..shared("many_all", many::run_all) },
         Scenario { slow: true, ..shared("many_pv", many::run_pv) },
         // Not in CI: each takes seven to ten minutes, most of them deadlines that have to pass, or rounds.
+        Scenario { slow: true, ..shared("bad_pv", bad_pv::run) },
+        Scenario { slow: true, ..shared("devices_pv", devices::run_pv) },
         Scenario { slow: true, ..shared("bad_middle", bad_middle::run) },
         Scenario { slow: true, ..shared("rounds", rounds::run) },
         Scenario { slow: true, ..shared("kills_all", kills::run_all) },

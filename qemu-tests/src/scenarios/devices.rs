@@ -6,9 +6,9 @@ use anyhow::{Context, Result};
 
 use super::after::{TAKE_WAIT, becomes};
 use super::oracle::continues;
-use super::shapes::new_warnings;
+use super::shapes::{new_warnings, runs};
 use super::words::{self, IN_PAUSE, succeed, target};
-use crate::lab::{Guest, Lab};
+use crate::lab::{Guest, GuestKind, GuestSpec, Lab};
 use crate::say;
 use crate::talk::{DOM0, GUEST, PREFIX};
 use crate::verdict::check;
@@ -25,18 +25,33 @@ const BLOCKS_MIN: u64 = 20;
 /// Numbers that come back meanwhile, at the least.
 const ECHOES_MIN: u64 = 5;
 const PARAMETERS: &str = "ls.mem=16 ls.dirty=8 ls.tick=30 ls.publish=2 ls.disk=8 ls.net=1";
+/// The processors of the PV guest, which watches them and its clock.
+const CPUS: [usize; 2] = [0, 1];
 
-/// One guest, a take in each of two modes, a restore.
+/// One PVH guest, a take in each of two modes, a restore.
 pub fn run(lab: &Lab) -> Result<()> {
+    all_of(lab, GuestKind::Pvh)
+}
+
+/// The same with a PV guest of two processors.
+pub fn run_pv(lab: &Lab) -> Result<()> {
+    all_of(lab, GuestKind::Pv)
+}
+
+fn all_of(lab: &Lab, kind: GuestKind) -> Result<()> {
     network(lab)?;
     lab.sh(&format!("truncate -s 16M /run/xvda; losetup {DISK} /run/xvda"))?;
     lab.init_store()?;
     lab.start_stub("")?;
-    let guest = create(lab)?;
+    let guest = create(lab, kind)?;
     let known = guest.warnings(lab)?;
-    goes_on(lab, &guest, "live").context("a live take")?;
-    goes_on(lab, &guest, "staged").context("a staged take")?;
+    let cpus: &[usize] = if kind == GuestKind::Pv { &CPUS } else { &[] };
+    for mode in ["live", "staged"] {
+        goes_on(lab, &guest, mode).with_context(|| format!("a take in mode {mode}"))?;
+        runs(lab, &guest, cpus)?;
+    }
     comes_back(lab, &guest).context("a restore")?;
+    runs(lab, &guest, cpus)?;
     let warnings = new_warnings(&known, &guest.warnings(lab)?);
     lab.sh(&format!("xl destroy {}", guest.name))?;
     lab.stop_stub()?;
@@ -58,8 +73,12 @@ fn network(lab: &Lab) -> Result<()> {
     .map(drop)
 }
 
-fn create(lab: &Lab) -> Result<Guest> {
-    let mut spec = target("devices", 112, PARAMETERS);
+fn create(lab: &Lab, kind: GuestKind) -> Result<Guest> {
+    let mut spec = GuestSpec { kind, ..target("devices", 112, PARAMETERS) };
+    if kind == GuestKind::Pv {
+        spec.vcpus = 2;
+        spec.parameters += " ls.cpus=2";
+    }
     spec.extra.push(format!("disk = [\"phy:{DISK},xvda,w\"]"));
     spec.extra.push(format!("vif = [\"mac=00:16:3e:00:00:51,bridge={BRIDGE},script=/run/vif-lab\"]"));
     let guest = lab.create_guest(&spec)?;

@@ -7,6 +7,7 @@ mod after;
 mod aftermath;
 mod bad_input;
 mod bad_middle;
+mod bad_pv;
 mod bad_shapes;
 mod boot;
 mod catalog;

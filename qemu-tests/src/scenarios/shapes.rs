@@ -109,9 +109,8 @@ pub fn run(lab: &Lab) -> Result<()> {
     all_of(lab, &FEW)
 }
 
-/// All shapes.
-pub fn run_all(lab: &Lab) -> Result<()> {
-    all_of(lab, &FEW)?;
+/// The others.
+pub fn run_more(lab: &Lab) -> Result<()> {
     all_of(lab, &MORE)
 }
 
@@ -229,7 +228,7 @@ fn comes_back(lab: &Lab, guest: &Guest, shape: &Shape, pause: &Standing, rings: 
 }
 
 /// These processors count, and no others. One that was just told to go may count on for a moment.
-fn runs(lab: &Lab, guest: &Guest, which: &[usize]) -> Result<()> {
+pub(super) fn runs(lab: &Lab, guest: &Guest, which: &[usize]) -> Result<()> {
     let mut last = guest.details(lab)?.beats;
     let mut others = Vec::new();
     let settled = becomes(lab, &format!("processors {which:?} run"), BEAT_WAIT, |lab| {
