@@ -61,7 +61,7 @@ pub fn all() -> Vec<Scenario> {
         Scenario { slow: true, ..shared("pv_more", pv::run_more) },
         // Not in CI: it has passed once only.
         Scenario { slow: true, ..shared("pv_hostile", pv_hostile::run) },
-        // Not in CI: these have not been seen to pass as a whole.
+        // Not in CI: the guests of several processors and the two writers of each page take five minutes and more.
         Scenario { slow: true, ..shared("shapes", shapes::run) },
         Scenario { slow: true, ..shared("stock", stock::run) },
         Scenario { slow: true, ..shared("stock_pv", stock::run_pv) },
@@ -69,7 +69,7 @@ pub fn all() -> Vec<Scenario> {
         Scenario { slow: true, ..shared("bad_shapes", bad_shapes::run) },
         // Not in CI: six minutes.
         Scenario { slow: true, ..shared("many", many::run) },
-        // Not in CI: the same as their short namesakes, with more guests and more takes.
+        // Not in CI: more guests and more takes than their short namesakes.
         Scenario { slow: true, ..shared("shapes_more", shapes::run_more) },
         Scenario { slow: true, ..shared("many_all", many::run_all) },
         Scenario { slow: true, ..shared("many_pv", many::run_pv) },
