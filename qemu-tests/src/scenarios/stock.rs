@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::oracle::{self, Frames, Rings, same_context, same_frames};
 use super::pv;
-use super::words::{self, IN_PAUSE, succeed, target};
+use super::words::{self, IN_PAUSE, SET_TAKING, succeed, target};
 use crate::context;
 use crate::lab::{Guest, GuestKind, Lab};
 use crate::say;
@@ -60,11 +60,12 @@ fn rings(lab: &Lab, guest: &Guest, kind: GuestKind) -> Result<BTreeMap<u64, &'st
 fn equals(lab: &Lab, guest: &Guest, kind: GuestKind, mode: &str) -> Result<()> {
     let rings = rings(lab, guest, kind)?;
     let before = guest.counter(lab)?.context("no counter")?;
-    // The stub says `flushing` when tracking is off and it will not look at the guest again.
+    // The stub says `flushing` when tracking is off and it will not look at the guest again. The helper is what the
+    // policy keeps off while a take runs.
     let hook = format!(
         "{IN_PAUSE}; set -e; S=/local/domain/$(xl domid livesave)/data/livesave/status; i=0; \
          until xenstore-read $S | grep -q state=flushing; do i=$((i+1)); [ $i -lt 300 ]; sleep 0.1; done; \
-         probe stock $LIVESAVE_DOMID {IMAGE}"
+         {SET_TAKING} 0; probe stock $LIVESAVE_DOMID {IMAGE}"
     );
     succeed(
         lab,
