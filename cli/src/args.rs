@@ -240,6 +240,9 @@ pub struct Take {
     /// How the store keeps the pages: lz4 costs less time than the bytes that it saves, but on the fastest disks
     #[arg(long, value_enum, default_value = "lz4")]
     pub compress: Compress,
+    /// Write only what differs from the guest's newest snapshot; every page is read all the same
+    #[arg(long)]
+    pub diff: bool,
     /// live, improved: round 1 leaves out what is dirty again already (as Xen 4.5.1 did)
     #[arg(long)]
     pub round1_skip: bool,

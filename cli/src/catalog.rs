@@ -96,7 +96,7 @@ pub mod tests {
     use super::*;
     use crate::host::device::tests::scratch;
     use snapshot::names::SnapshotName;
-    use snapshot::store::{AttachmentKind, Compression, FormatOptions, NewSnapshot, SealInfo, Store, format};
+    use snapshot::store::{AttachmentKind, Compression, FormatOptions, NewSnapshot, SealInfo, Sharing, Store, format};
     use xen_hypercall::types::{DomHandle, Gfn};
 
     /// A store in a file, with one snapshot `web01@one` of three pages.
@@ -118,6 +118,8 @@ pub mod tests {
             max_gfn: Gfn::new(100),
             reserve_bytes: 1 << 20,
             compression: Compression::None,
+            sharing: Sharing::Nothing,
+            why_full: "",
         };
         let mut taking = store.begin(&new).unwrap();
         taking.run_begin().unwrap();

@@ -5,7 +5,8 @@ use std::rc::Rc;
 
 use snapshot::ports::BlockDevice;
 use snapshot::store::{
-    AttachmentKind, Cleaned, Compression, FormatOptions, NewSnapshot, SealInfo, Store, StoreError, Taking, format,
+    AttachmentKind, Cleaned, Compression, FormatOptions, NewSnapshot, SealInfo, Sharing, Store, StoreError, Taking,
+    format,
 };
 use xen_hypercall::types::Gfn;
 
@@ -21,6 +22,8 @@ pub const TIGHT: u64 = SMALL + 256;
 pub const ROOMY: u64 = SMALL + 1024;
 /// Steps of a cleaner that must have come to an end by then.
 const CLEANING_STEPS: usize = 10_000;
+/// The uuid of the guest that is taken.
+pub const GUEST: [u8; 16] = [7; 16];
 /// The attachment of every take.
 pub const CONFIG: &[u8] = b"{}";
 
@@ -141,10 +144,40 @@ impl History {
 
     /// A whole take.
     pub fn take(&mut self, store: &mut Store<Disk>, name: &str, runs: &[Run]) -> Result<(), StoreError> {
+        self.take_beside(store, name, runs, Sharing::Nothing, flatten(runs))
+    }
+
+    /// A take of everything, compared with the newest snapshot.
+    pub fn diff(&mut self, store: &mut Store<Disk>, name: &str, runs: &[Run]) -> Result<(), StoreError> {
+        let base = store.newest_of(&GUEST)?.map_or(Sharing::Nothing, |(id, _)| Sharing::Equal(id));
+        self.take_beside(store, name, runs, base, flatten(runs))
+    }
+
+    /// A take of what changed, on top of the newest snapshot, if that has this name; `whole` is the guest.
+    pub fn since(
+        &mut self,
+        store: &mut Store<Disk>,
+        (name, base): (&str, &str),
+        runs: &[Run],
+        whole: &[Run],
+    ) -> Result<(), StoreError> {
+        match store.newest_of(&GUEST)?.filter(|(_, newest)| newest == base) {
+            Some((id, _)) => self.take_beside(store, name, runs, Sharing::Since(id), flatten(whole)),
+            _ => self.take(store, name, whole),
+        }
+    }
+
+    fn take_beside(
+        &mut self,
+        store: &mut Store<Disk>,
+        name: &str,
+        runs: &[Run],
+        sharing: Sharing,
+        pages: Pages,
+    ) -> Result<(), StoreError> {
         self.disk.phase(Phase::Take);
-        let mut taking = store.begin(&new(name))?;
+        let mut taking = store.begin(&NewSnapshot { sharing, ..new(name) })?;
         fill(&mut taking, runs)?;
-        let pages = flatten(runs);
         self.step(|held| with(held, name, pages.clone()), || taking.seal(&SealInfo::default()).map(|_| ()))
     }
 
@@ -210,12 +243,14 @@ pub fn new(name: &str) -> NewSnapshot<'_> {
     NewSnapshot {
         name,
         guest_name: "web01",
-        guest_uuid: [7; 16],
+        guest_uuid: GUEST,
         mode: "live",
         created_unix: 1_700_000_001,
         max_gfn: Gfn::new(0xffff),
         reserve_bytes: 0,
         compression: Compression::Lz4,
+        sharing: Sharing::Nothing,
+        why_full: "",
     }
 }
 

@@ -19,7 +19,7 @@ use crate::take;
 pub type Work = fn(u64, Faults) -> History;
 
 /// Name, what it is about, and the workload.
-pub const ALL: [(&str, &str, Work); 17] = [
+pub const ALL: [(&str, &str, Work); 21] = [
     ("format", "making a store on a blank device", |_, faults| formatting(History::blank(SMALL), faults)),
     ("reformat", "making a store over one with two snapshots", |_, faults| {
         formatting(History::with(SMALL, &[("old@1", vec![run(0, 5, 1)]), ("old@2", vec![run(0, 5, 2)])]), faults)
@@ -33,6 +33,10 @@ pub const ALL: [(&str, &str, Work); 17] = [
     ("clean", "cleaning a sparse snapshot", |_, faults| on_sparse(faults, |_, _| Ok(()))),
     ("clean-reuse", "cleaning, then takes into what it freed", |_, faults| on_sparse(faults, refill)),
     ("prune", "pruning to the last two", |_, faults| on_one(ROOMY, faults, prune)),
+    ("diff", "what differs from the newest, removal of what is shared", |_, faults| on_one(ROOMY, faults, diffs)),
+    ("chain", "one on top of the other, removed from below", |_, faults| on_one(ROOMY, faults, chain)),
+    ("long-chain", "until runs have to be merged", |_, faults| on_one(ROOMY, faults, long_chain)),
+    ("chain-clean", "a chain, pruned and cleaned", |_, faults| on_chain(faults)),
     ("full", "takes until the store is full, removal, takes", |_, faults| on_one(TIGHT, faults, full)),
     ("engine-save", "a whole take: the guest stands", |seed, faults| by_engine(seed, faults, Mode::Save)),
     ("engine-live", "a whole take: rounds while the guest writes", |seed, faults| by_engine(seed, faults, Mode::Live)),
@@ -130,6 +134,80 @@ fn prune(history: &mut History, store: &mut Store<Disk>) -> Result<(), StoreErro
     history.take(store, "new@1", &[run(0, 5, 9)])
 }
 
+fn diffs(history: &mut History, store: &mut Store<Disk>) -> Result<(), StoreError> {
+    let mut guest = run(0, 9, 1);
+    guest.extend(run(3, 3, 2));
+    let _ = history.diff(store, "new@1", std::slice::from_ref(&guest));
+    guest.extend([(0, None), (3, Some(5)), (8, Some(0))]);
+    let _ = history.diff(store, "new@2", &[guest.clone(), run(20, 2, 2)]);
+    let _ = history.remove(store, "old@1");
+    let _ = history.take(store, "new@3", &[run(0, 8, 4)]);
+    history.remove(store, "new@1")
+}
+
+/// The names of a chain.
+fn name(number: u64) -> String {
+    if number == 0 { "old@1".to_owned() } else { format!("new@{number}") }
+}
+
+/// The guest of `old@1`, changed again and again: each change is one take on top of the one before.
+fn changes(number: u64) -> [Run; 2] {
+    let one = Run::from([(number % 9, None), ((number + 3) % 9, Some(0)), (10 + number, Some(77 + number))]);
+    [run(number % 7, 2, 20 + number), one]
+}
+
+fn chain(history: &mut History, store: &mut Store<Disk>) -> Result<(), StoreError> {
+    let mut whole = vec![run(0, 9, 1)];
+    for number in 0..4 {
+        let rounds = changes(number);
+        whole.extend(rounds.iter().cloned());
+        let _ = history.since(store, (&name(number + 1), &name(number)), &rounds, &whole);
+        if number > 1 {
+            let _ = history.remove(store, &name(number - 1));
+        }
+    }
+    let _ = history.remove(store, "old@1");
+    history.take(store, "new@9", &[run(0, 8, 4)])
+}
+
+/// Two runs a take: after eight of them there are more than a root may name.
+fn long_chain(history: &mut History, store: &mut Store<Disk>) -> Result<(), StoreError> {
+    let mut whole = vec![run(0, 9, 1)];
+    for number in 0..10 {
+        let rounds = changes(number);
+        whole.extend(rounds.iter().cloned());
+        let _ = history.since(store, (&name(number + 1), &name(number)), &rounds, &whole);
+        if number > 0 {
+            let _ = history.remove(store, &name(number));
+        }
+    }
+    history.remove(store, "old@1")
+}
+
+/// A chain whose oldest snapshot is mostly superseded, pruned to its last two and cleaned, and what follows.
+fn on_chain(faults: Faults) -> History {
+    let mut history = History::with(ROOMY, &[("old@1", vec![run(0, 900, 2)])]);
+    let superseded: Run = (0..900).filter(|gfn| gfn % 150 > 2).map(|gfn| (gfn, Some(0))).collect();
+    let whole = [run(0, 900, 2), superseded.clone(), run(900, 40, 3)];
+    if let Ok(mut store) = history.open() {
+        let _ = history.since(&mut store, ("new@1", "old@1"), std::slice::from_ref(&superseded), &whole[..2]);
+        let _ = history.since(&mut store, ("new@2", "new@1"), &whole[2..], &whole);
+    }
+    let mut history = history.afresh();
+    history.disk.plan(faults);
+    if let Ok(mut store) = history.open() {
+        let _ = history.remove(&mut store, "old@1");
+        let _ = history.clean(&mut store);
+        let _ = history.since(
+            &mut store,
+            ("new@3", "new@2"),
+            &[run(2, 4, 9)],
+            &[whole.as_slice(), &[run(2, 4, 9)]].concat(),
+        );
+    }
+    history
+}
+
 /// Each take is larger than a segment.
 fn full(history: &mut History, store: &mut Store<Disk>) -> Result<(), StoreError> {
     for number in 1..4 {
@@ -221,6 +299,7 @@ fn random_part(history: &mut History, rng: &mut Rng, part: u64) {
                 take::engine(history, &mut store, Mode::Live, rng.next(), Some(rng.below(400)));
             }
             5 => drop(history.disk.flush()),
+            6 if rng.once_in(2) => drop(history.diff(&mut store, &format!("new@{part}-{number}"), &random_runs(rng))),
             _ => drop(history.take(&mut store, &format!("new@{part}-{number}"), &random_runs(rng))),
         }
     }

@@ -76,6 +76,26 @@ impl fmt::Display for Mode {
     }
 }
 
+/// What a snapshot takes from an older one of its guest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Kind {
+    /// Nothing.
+    #[default]
+    Full,
+    /// The pages that are equal to those of the guest's newest snapshot: all are read, the others are written.
+    Diff,
+}
+
+impl Kind {
+    /// Every kind, with its word in requests.
+    pub const ALL: [(Self, &'static str); 2] = [(Self::Full, "full"), (Self::Diff, "diff")];
+
+    /// The word in requests.
+    pub fn as_str(self) -> &'static str {
+        Self::ALL.into_iter().find(|(kind, _)| *kind == self).map_or("", |(_, word)| word)
+    }
+}
+
 /// Take a snapshot of one guest.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Take {
@@ -110,6 +130,8 @@ pub struct Take {
     pub config_chunks: u16,
     /// How the store keeps its pages.
     pub compression: Compression,
+    /// What it takes from an older one.
+    pub kind: Kind,
 }
 
 /// Remove a snapshot.
@@ -149,6 +171,7 @@ const TAKE_KEYS: &[&str] = &[
     "on-busy",
     "config-chunks",
     "compress",
+    "kind",
 ];
 const REMOVE_KEYS: &[&str] = &["protocol", "token", "op", "guest", "name"];
 
@@ -202,6 +225,7 @@ impl Take {
             on_busy: fields.typed("on-busy")?,
             config_chunks: bounded(fields, "config-chunks", CONFIG_CHUNKS_MAX)?,
             compression: compression(fields)?,
+            kind: kind(fields)?,
         })
     }
 }
@@ -231,6 +255,13 @@ fn compression(fields: &Fields<'_>) -> Result<Compression, ParseError> {
         Some(word) => word.parse().map_err(|()| ParseError::bad("compress")),
         None => Ok(Compression::default()),
     }
+}
+
+/// Absent or empty is the default.
+fn kind(fields: &Fields<'_>) -> Result<Kind, ParseError> {
+    let word = fields.optional("kind").filter(|word| !word.is_empty()).unwrap_or("full");
+    let found = Kind::ALL.into_iter().find(|(_, known)| *known == word);
+    found.map(|(kind, _)| kind).ok_or_else(|| ParseError::bad("kind"))
 }
 
 /// A lower-case uuid, 8-4-4-4-12.
@@ -294,7 +325,7 @@ impl fmt::Display for Take {
         writeln!(out, "target-pause-ms={}", self.target_pause_ms)?;
         write!(out, "staging-kib={}\non-busy={}\n", self.staging_kib.unwrap_or(0), self.on_busy.as_str())?;
         writeln!(out, "config-chunks={}", self.config_chunks)?;
-        writeln!(out, "compress={}", self.compression)
+        write!(out, "compress={}\nkind={}\n", self.compression, self.kind.as_str())
     }
 }
 

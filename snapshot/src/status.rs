@@ -98,7 +98,7 @@ macro_rules! counters {
         #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
         pub struct Counters { $($(#[$doc])* pub $field: u64,)* }
 
-        const STATUS_KEYS: &[&str] = &["token", "state", "error", "reason", $($key,)*];
+        const STATUS_KEYS: &[&str] = &["token", "state", "error", "reason", "base", "why-full", $($key,)*];
 
         impl Counters {
             fn parse(fields: &Fields<'_>) -> Result<Self, ParseError> {
@@ -150,6 +150,8 @@ counters! {
     predicted_us = "predicted-us",
     /// Percent of the guest's processor time that the keeper is asked to take away.
     throttle = "throttle",
+    /// Pages sent with content that the store had already, in the guest's older snapshot: not written.
+    shared = "shared",
     /// Since the request was taken up, microseconds.
     elapsed_us = "elapsed-us",
 }
@@ -167,12 +169,24 @@ pub struct Status {
     pub reason: Line,
     /// What was counted.
     pub counters: Counters,
+    /// The older snapshot that this one is compared with or builds on.
+    pub base: Line,
+    /// Why it has none, or is not the incremental one that was asked for; for people.
+    pub why_full: Line,
 }
 
 impl Status {
     /// A status without cause and counts.
     pub fn new(token: Token, state: State) -> Self {
-        Self { token, state, fault: None, reason: Line::default(), counters: Counters::default() }
+        Self {
+            token,
+            state,
+            fault: None,
+            reason: Line::default(),
+            counters: Counters::default(),
+            base: Line::default(),
+            why_full: Line::default(),
+        }
     }
 
     /// The answer to a request that is not taken up.
@@ -193,6 +207,8 @@ impl Status {
             fault,
             reason: fields.line("reason")?,
             counters: Counters::parse(&fields)?,
+            base: fields.line("base")?,
+            why_full: fields.line("why-full")?,
         })
     }
 }
@@ -200,6 +216,7 @@ impl Status {
 impl fmt::Display for Status {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "token={}\nstate={}\n{}", self.token, self.state, self.counters)?;
+        write!(out, "base={}\nwhy-full={}\n", self.base, self.why_full)?;
         write!(out, "error={}\nreason={}\n", self.fault.map_or("", Fault::word), self.reason)
     }
 }

@@ -6,7 +6,7 @@ use snapshot::fault::Fault;
 use snapshot::fields::{Key, Line, NODE_MAX, ParseError};
 use snapshot::names::{Name, NameError, SnapshotName, Token};
 use snapshot::policy::Busy;
-use snapshot::request::{Mode, Remove, Request, Take};
+use snapshot::request::{Kind, Mode, Remove, Request, Take};
 use snapshot::status::{Counters, State, Status, StubNode, StubState};
 use snapshot::store::Compression;
 use snapshot::verdict::{Cancel, Verdict};
@@ -15,7 +15,7 @@ use xen_hypercall::types::{DomHandle, DomId, EvtchnPort};
 const TAKE: &str = "protocol=1\ntoken=00112233445566778899aabbccddeeff\nop=take\ndomid=7\n\
     handle=0f1f2f3f-4f5f-6f7f-8f9f-afbfcfdfefff\nguest=web01\nname=2026-11-22T15:00:00Z\nmode=live\n\
     created=1795359600\nrelease-port=42\nmax-pause-ms=10000\nround1-skip=0\nh-milli=5100\ntarget-pause-ms=300\n\
-    staging-kib=65536\non-busy=accept\nconfig-chunks=3\ncompress=none\n";
+    staging-kib=65536\non-busy=accept\nconfig-chunks=3\ncompress=none\nkind=diff\n";
 
 fn take() -> Take {
     Take {
@@ -34,6 +34,7 @@ fn take() -> Take {
         on_busy: Busy::Accept,
         config_chunks: 3,
         compression: Compression::None,
+        kind: Kind::Diff,
     }
 }
 
@@ -47,7 +48,7 @@ fn a_take_is_written_and_read_byte_for_byte() {
     assert_eq!(Request::parse(TAKE.as_bytes()), Ok(Request::Take(take())));
     assert_eq!(Request::parse(TAKE.trim_end().as_bytes()), Ok(Request::Take(take())));
     let default = Request::Take(Take { compression: Compression::Lz4, ..take() });
-    assert_eq!(Request::parse(TAKE.replace("compress=none\n", "").as_bytes()), Ok(default), "the default");
+    assert_eq!(Request::parse(TAKE.replace("compress=none\nkind=diff\n", "").as_bytes()), Ok(default), "the default");
 }
 
 #[test]
@@ -157,9 +158,12 @@ fn the_longest_status_fits_a_node() {
         staged: u64::MAX,
         predicted_us: u64::MAX,
         throttle: u64::MAX,
+        shared: u64::MAX,
         elapsed_us: u64::MAX,
     };
-    let longest = Status { counters, ..Status::refused(take().token, Fault::NoSuchSnapshot, "x".repeat(500)) };
+    let longest = Status::refused(take().token, Fault::NoSuchSnapshot, "x".repeat(500));
+    let (base, why_full) = (Line::of("x".repeat(500)), Line::of("x".repeat(500)));
+    let longest = Status { counters, base, why_full, ..longest };
     let text = longest.to_string();
     assert!(text.len() <= NODE_MAX, "{}", text.len());
     assert_eq!(Status::parse(text.as_bytes()), Ok(longest));
@@ -221,6 +225,7 @@ prop_compose! {
             h_milli, staging_kib: Some(kib).filter(|&kib| kib > 0), on_busy: Busy::ALL[busy].0,
             target_pause_ms: (pause / 2).max(1),
             compression: if packs { Compression::Lz4 } else { Compression::None },
+            kind: if round1_skip { Kind::Diff } else { Kind::Full },
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::args;
 use crate::exit::{Exit, Outcome};
 use snapshot::policy::Busy;
-use snapshot::request::{Mode, TARGET_PAUSE_MS};
+use snapshot::request::{Kind, Mode, TARGET_PAUSE_MS};
 use std::time::Duration;
 
 /// Default pause budget of a live take, milliseconds.
@@ -20,6 +20,11 @@ pub const fn mode(mode: args::Mode) -> Mode {
         args::Mode::Xen => Mode::Xen,
         args::Mode::Staged => Mode::Staged,
     }
+}
+
+/// What is taken from an older snapshot.
+pub const fn kind(take: &args::Take) -> Kind {
+    if take.diff { Kind::Diff } else { Kind::Full }
 }
 
 /// The way with a busy guest, as the stub calls it.

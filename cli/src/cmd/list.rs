@@ -65,8 +65,24 @@ fn info_json(info: &SnapshotInfo) -> Value {
         "data_pages": info.data_pages, "zero_pages": info.zero_pages, "memory_bytes": memory(info),
         "stored_bytes": info.stored_bytes, "runs": info.runs, "rounds": info.rounds,
         "pages_sent": info.pages_sent, "capture_us": info.pause_us, "elapsed_us": info.elapsed_us,
-        "digest": info.root_digest.to_string(),
+        "digest": info.root_digest.to_string(), "kind": kind(info), "base": info.lineage.base,
+        "why_full": info.lineage.why_full, "shared_pages": info.lineage.shared_pages,
     })
+}
+
+/// What it was made as.
+fn kind(info: &SnapshotInfo) -> &str {
+    if info.lineage.kind.is_empty() { "full" } else { &info.lineage.kind }
+}
+
+/// What it was made beside.
+fn lineage(info: &SnapshotInfo) -> String {
+    let about = &info.lineage;
+    let why = if about.why_full.is_empty() { String::new() } else { format!(", because {}", about.why_full) };
+    if about.base.is_empty() {
+        return format!("{}{why}", kind(info));
+    }
+    format!("{}{why}; {} pages were those of {}", kind(info), about.shared_pages, about.base)
 }
 
 /// Shows one snapshot.
@@ -127,6 +143,7 @@ fn rows(info: &SnapshotInfo) -> Vec<Vec<String>> {
             format!("{} ({} pages with data, {} zero)", show::size(memory(info)), info.data_pages, info.zero_pages),
         ),
         row("stored", format!("{} in {} runs", show::size(info.stored_bytes), info.runs)),
+        row("kind", lineage(info)),
         row("rounds", format!("{}, {} pages sent", info.rounds, info.pages_sent)),
         row("time", show::time(info.elapsed_us)),
         row("our part of the pause", show::time(info.pause_us)),

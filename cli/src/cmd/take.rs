@@ -71,6 +71,7 @@ pub fn run(take: &args::Take, place: &Place) -> Outcome {
         on_busy: busy(take),
         config_chunks: u16::try_from(chunks.len()).unwrap_or(u16::MAX),
         compression: compression(take.compress),
+        kind: choices::kind(take),
     };
     say_start(&progress, &name, take.mode, &job);
     let base = stub::base(&stub.domain);
@@ -228,12 +229,17 @@ fn report(name: &SnapshotName, mode: args::Mode, status: &Option<Status>, ending
     let parts = [ending.freeze_us, ending.capture_us, ending.resume_us].map(|part| part.unwrap_or(0));
     let total: u64 = parts.iter().sum();
     let mode = choices::mode(mode);
+    let (base, why_full) =
+        status.as_ref().map(|status| (status.base.clone(), status.why_full.clone())).unwrap_or_default();
+    if !why_full.is_empty() {
+        eprintln!("a full snapshot: {why_full}");
+    }
     if place.json {
         let trace = trace_of(&name.to_string(), place);
         return show::print_json(&json!({
             "snapshot": name.to_string(), "mode": mode.as_str(), "rounds": c.round, "memory_pages": c.memory,
             "pages": c.pages, "zero_pages": c.zero, "skipped_pages": c.skipped, "bytes": c.bytes,
-            "cleans": c.cleans, "peeks": c.peeks, "elapsed_us": c.elapsed_us, "throttle": c.throttle,
+            "shared_pages": c.shared, "base": base.as_str(), "why_full": why_full.as_str(), "cleans": c.cleans, "peeks": c.peeks, "elapsed_us": c.elapsed_us, "throttle": c.throttle,
             "pause": {
                 "total_us": total, "freeze_us": parts[0], "capture_us": parts[1], "resume_us": parts[2],
                 "stub_us": c.pause_us, "pages": c.pause_pages, "calls": c.pause_calls,
@@ -251,6 +257,7 @@ fn report(name: &SnapshotName, mode: args::Mode, status: &Option<Status>, ending
             row("rounds", c.round.to_string()),
             row("pages sent", format!("{} ({} zero, {} skipped) of {}", c.pages, c.zero, c.skipped, c.memory)),
             row("bytes", show::size(c.bytes)),
+            row("found in", if base.is_empty() { "-".to_owned() } else { format!("{base}: {} pages", c.shared) }),
             row("total time", show::time(c.elapsed_us)),
             row("pause", show::time(total)),
             row("  guest freezes", show::time(parts[0])),

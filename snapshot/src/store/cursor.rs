@@ -59,9 +59,16 @@ impl RunCursor {
 
     /// The entry at the cursor; reads on if need be.
     pub fn peek<D: BlockDevice>(&mut self, device: &mut D, volume: &Volume) -> Result<Option<Entry>> {
+        self.peek_from(device, volume, 0)
+    }
+
+    /// As [`Self::peek`], but blocks of the index that end at or below `from` are not read.
+    fn peek_from<D: BlockDevice>(&mut self, device: &mut D, volume: &Volume, from: u64) -> Result<Option<Entry>> {
         while self.leaf.is_empty() {
             let Some(todo) = self.todo.pop() else { return Ok(None) };
-            self.load(device, volume, &todo)?;
+            if todo.bounds.is_none_or(|(_, end)| end > from) {
+                self.load(device, volume, &todo)?;
+            }
         }
         Ok(self.leaf.front().copied())
     }
@@ -161,8 +168,15 @@ impl MergeCursor {
         Ok(None)
     }
 
-    /// The next piece that one run decides. A newer run that starts later ends the piece of an older one.
-    fn step<D: BlockDevice>(&mut self, device: &mut D, volume: &Volume) -> Result<Option<Entry>> {
+    /// The next that ends above `gfn`; what ends below is passed over, and where possible not read.
+    pub fn next_from<D: BlockDevice>(&mut self, device: &mut D, volume: &Volume, gfn: u64) -> Result<Option<Entry>> {
+        self.next_gfn = self.next_gfn.max(gfn);
+        self.next(device, volume)
+    }
+
+    /// The next piece that one run decides, holes included. A newer run that starts later ends the piece of an older
+    /// one.
+    pub fn step<D: BlockDevice>(&mut self, device: &mut D, volume: &Volume) -> Result<Option<Entry>> {
         let mut best: Option<Entry> = None;
         for run in &mut self.runs {
             let Some(found) = settle(run, self.next_gfn, device, volume)? else { continue };
@@ -183,7 +197,7 @@ impl MergeCursor {
 
 /// The run's first entry that ends behind `from`.
 fn settle<D: BlockDevice>(run: &mut RunCursor, from: u64, device: &mut D, volume: &Volume) -> Result<Option<Entry>> {
-    while let Some(found) = run.peek(device, volume)? {
+    while let Some(found) = run.peek_from(device, volume, from)? {
         if found.end > from {
             return Ok(Some(found));
         }

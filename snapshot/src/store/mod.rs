@@ -5,7 +5,7 @@
 //! * where things lie: `layout`, `kind`, `geometry`, `digest`, `pointer`
 //! * the committed state: `superblock`, `meta`, `table`, `catalog`; opened: `volume`
 //! * a snapshot: `entry`, `builder`, `cursor`, `root`; its pages made smaller: `squeeze`
-//! * writing: `device`, `allocator`, `mark`, `appender`, `taking`, `seal`, `store`; `format` makes one
+//! * writing: `device`, `allocator`, `mark`, `appender`, `base`, `taking`, `seal`, `stack`, `store`; `format` makes one
 //! * space: `sizing`, `clean` moves what is sparse, `held` waits for readers and their `lease`s
 //! * reading: `reader`, `batch`, `pages`, `verify`; `check` proves a whole store
 //!
@@ -15,6 +15,7 @@
 
 mod allocator;
 mod appender;
+mod base;
 mod batch;
 mod bitmap;
 mod builder;
@@ -43,6 +44,7 @@ mod sabotage;
 mod seal;
 mod sizing;
 mod squeeze;
+mod stack;
 #[expect(clippy::module_inception, reason = "the writer is what the outside calls the store")]
 mod store;
 mod superblock;
@@ -51,6 +53,7 @@ mod taking;
 mod verify;
 mod volume;
 
+pub use base::Sharing;
 pub use check::{CheckProgress, CheckReport, Flaw};
 pub use clean::Cleaned;
 pub use device::Guarded;
@@ -62,7 +65,7 @@ pub use heartbeat::Heartbeat;
 pub use lease::{Lease, PATIENCE_NS as LEASE_PATIENCE_NS};
 pub use pages::{PageRef, Pages};
 pub use reader::{Catalog, Listed, SnapshotInfo, SnapshotReader};
-pub use root::AttachmentKind;
+pub use root::{AttachmentKind, Lineage};
 #[cfg(feature = "sabotage")]
 pub use sabotage::Safeguard;
 pub use sizing::device_blocks;

@@ -18,7 +18,7 @@ use crate::store::heartbeat::Heartbeat;
 use crate::store::layout::{SEGMENT_BYTES, index};
 use crate::store::mark::{reach, read_root};
 use crate::store::pages::Pages;
-use crate::store::root::{AttachmentKind, Root};
+use crate::store::root::{AttachmentKind, Lineage, Root};
 use crate::store::store::StoreInfo;
 use crate::store::superblock::{Generation, Slots};
 use crate::store::volume::Volume;
@@ -68,6 +68,8 @@ pub struct SnapshotInfo {
     pub root_digest: Digest,
     /// Attachments, and their sizes in bytes.
     pub attachments: Vec<(AttachmentKind, u64)>,
+    /// What it was made beside.
+    pub lineage: Lineage,
 }
 
 impl SnapshotInfo {
@@ -94,6 +96,7 @@ impl SnapshotInfo {
             elapsed_us: about.elapsed_us,
             root_digest: if root.content == Digest::default() { entry.root.digest } else { root.content },
             attachments: first_parts.map(|part| (part.kind, part.total_bytes)).collect(),
+            lineage: root.lineage.clone(),
         }
     }
 }

@@ -63,6 +63,19 @@ pub struct Metadata {
     pub elapsed_us: u64,
 }
 
+/// What a snapshot was made beside: descriptive too, behind the [`Metadata`], absent where there is nothing to say.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Lineage {
+    /// `diff`, `incremental`, or `full` for one that should have been incremental.
+    pub kind: String,
+    /// The snapshot that it was compared with or builds on; empty: none.
+    pub base: String,
+    /// Why it is no incremental one, although it should have been.
+    pub why_full: String,
+    /// Pages of the base that were found again, and not written.
+    pub shared_pages: u64,
+}
+
 /// A run of a snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RunRecord {
@@ -112,13 +125,18 @@ pub struct Root {
     pub parts: Vec<PartRecord>,
     /// Description.
     pub metadata: Metadata,
+    /// Description, continued.
+    pub lineage: Lineage,
 }
 
 impl Root {
     /// As it is written.
     pub fn encode(&self) -> Result<Vec<u8>> {
         let too_long = StoreError::TooLong { what: "description of a snapshot", limit: METADATA_MAX as u64 };
-        let metadata = postcard::to_allocvec(&self.metadata).map_err(|_| too_long)?;
+        let mut metadata = postcard::to_allocvec(&self.metadata).map_err(|_| too_long)?;
+        if self.lineage != Lineage::default() {
+            metadata = postcard::to_extend(&self.lineage, metadata).map_err(|_| too_long)?;
+        }
         if metadata.len() > METADATA_MAX {
             return Err(too_long);
         }
@@ -157,6 +175,8 @@ impl Root {
         }
         let (run_bytes, rest) = raw.get(field::SIZE..)?.split_at_checked(runs * run::SIZE)?;
         let (part_bytes, metadata) = rest.split_at_checked(parts * part::SIZE)?;
+        let (metadata, lineage) = postcard::take_from_bytes(metadata).ok()?;
+        let lineage = postcard::take_from_bytes(lineage).map(|(lineage, _)| lineage).unwrap_or_default();
         Some(Self {
             snapshot_id: entry.id,
             generation: Generation(field::GENERATION.u64(raw)),
@@ -168,7 +188,8 @@ impl Root {
             content: Digest(field::CONTENT.array(raw)),
             runs: run_bytes.chunks(run::SIZE).map(|raw| decode_run(raw, geometry)).collect::<Option<_>>()?,
             parts: part_bytes.chunks(part::SIZE).map(|raw| decode_part(raw, geometry)).collect::<Option<_>>()?,
-            metadata: postcard::take_from_bytes(metadata).ok()?.0,
+            metadata,
+            lineage,
         })
     }
 }

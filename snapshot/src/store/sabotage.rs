@@ -35,12 +35,18 @@ pub enum Safeguard {
     Leases,
     /// What an aborted take used is free again.
     ForgetTaken,
+    /// A page is taken for that of an older snapshot only if its digest is equal.
+    BaseDigest,
+    /// Runs that are merged above others keep their holes.
+    MergedHoles,
+    /// A run on top of others lists the segments of its pages.
+    StackedSegments,
 }
 
 #[cfg(feature = "sabotage")]
 impl Safeguard {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::SlotChecksum,
         Self::NewestSlot,
         Self::Settle,
@@ -55,6 +61,9 @@ impl Safeguard {
         Self::DamagedWaits,
         Self::Leases,
         Self::ForgetTaken,
+        Self::BaseDigest,
+        Self::MergedHoles,
+        Self::StackedSegments,
     ];
 }
 

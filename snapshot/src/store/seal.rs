@@ -3,10 +3,12 @@
 //! Invariants: pages are never moved or rewritten here, only indexes; what the snapshot reaches is noted exactly as a
 //! mark at the next open finds it; segments that it does not reach are given back only after the commit.
 
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use crate::ports::BlockDevice;
 use crate::store::appender::Sink;
+use crate::store::base::Base;
 use crate::store::bitmap::Bitmap;
 use crate::store::builder::{Tree, TreeBuilder};
 use crate::store::catalog::CatalogEntry;
@@ -17,9 +19,26 @@ use crate::store::error::{Result, StoreError};
 use crate::store::geometry::SegmentId;
 use crate::store::layout::{BLOCK, GFN_LIMIT, Kind, RUNS_MAX, entry as entry_field};
 use crate::store::pointer::Ptr;
-use crate::store::root::{Metadata, Root, RunRecord};
+use crate::store::root::{Lineage, Metadata, Root, RunRecord};
 use crate::store::superblock::Generation;
 use crate::store::taking::{ClosedRun, SealInfo, SnapshotSummary, Taking};
+
+/// What the root says of all runs together.
+pub(super) struct Counted {
+    pub(super) data_pages: u64,
+    pub(super) zero_pages: u64,
+    pub(super) page_bytes: u64,
+}
+
+/// The runs of a snapshot, written.
+pub(super) struct SealedRuns {
+    /// Newest first.
+    pub(super) runs: Vec<RunRecord>,
+    pub(super) counted: Counted,
+    /// The segments of those that were written now.
+    pub(super) reached: Bitmap,
+    pub(super) content: Digest,
+}
 
 impl<D: BlockDevice> Taking<'_, D> {
     /// Merges the runs, writes the root, commits. The snapshot exists, durably, exactly if this returns `Ok`; after an
@@ -29,16 +48,13 @@ impl<D: BlockDevice> Taking<'_, D> {
         if self.open.is_some() {
             return Err(StoreError::Misuse { what: "seal" });
         }
-        let (metadata, mut run) = (self.sealed_metadata(info), self.merge_runs()?);
-        let content = self.content(run.as_mut());
-        let runs = match &run {
-            Some(run) => alloc::vec![self.record(run)?],
-            None => Vec::new(),
-        };
-        let root = self.root(runs, metadata, content);
+        // What is left of looking into the base needs memory that the merge has a use for.
+        self.base.iter_mut().for_each(Base::rewind);
+        let sealed = if self.since { self.stack_runs()? } else { self.one_run()? };
+        let root = self.root(sealed.runs, &sealed.counted, info, sealed.content);
         let pointer = self.blob(Kind::ROOT, &root.encode()?)?;
         self.appender.push_out(self.store)?;
-        let reached = self.reached(run.as_ref().map(|run| &run.reached), &root, pointer.segment);
+        let reached = self.reached(&sealed.reached, &root, pointer.segment);
         self.commit(pointer, &reached)?;
         Ok(SnapshotSummary {
             id: root.snapshot_id,
@@ -48,7 +64,26 @@ impl<D: BlockDevice> Taking<'_, D> {
             stored_bytes: root.stored_bytes,
             bytes_written: self.bytes_written(),
             root_digest: root.content,
+            shared_pages: root.lineage.shared_pages,
         })
+    }
+
+    /// A snapshot that stands alone: one run.
+    fn one_run(&mut self) -> Result<SealedRuns> {
+        let mut run = self.merge_runs()?;
+        let content = self.content(run.as_mut().map(|run| &mut run.content));
+        let runs = match &run {
+            Some(run) => alloc::vec![self.record(run, 0)?],
+            None => Vec::new(),
+        };
+        let tree = run.as_ref().map(|run| run.tree);
+        let counted = Counted {
+            data_pages: tree.map_or(0, |tree| tree.data_pages),
+            zero_pages: tree.map_or(0, |tree| tree.zero_pages),
+            page_bytes: self.page_bytes(),
+        };
+        let reached = run.map_or_else(|| Bitmap::new(0), |run| run.reached);
+        Ok(SealedRuns { runs, counted, reached, content })
     }
 
     fn sealed_metadata(&self, info: &SealInfo) -> Metadata {
@@ -68,7 +103,7 @@ impl<D: BlockDevice> Taking<'_, D> {
     }
 
     /// Merges indexes; pages stay where they are. Oldest first.
-    fn merge(&mut self, runs: &[ClosedRun]) -> Result<Option<ClosedRun>> {
+    pub(super) fn merge(&mut self, runs: &[ClosedRun]) -> Result<Option<ClosedRun>> {
         self.appender.push_out(self.store)?;
         let cursors = runs.iter().rev().map(|run| RunCursor::new(run.tree.top, run.tree.level, GFN_LIMIT)).collect();
         let mut cursor = MergeCursor::new(cursors);
@@ -90,23 +125,23 @@ impl<D: BlockDevice> Taking<'_, D> {
         Ok(tree.map(|(tree, content)| ClosedRun { tree, reached, content }))
     }
 
-    fn record(&mut self, run: &ClosedRun) -> Result<RunRecord> {
+    pub(super) fn record(&mut self, run: &ClosedRun, number: u64) -> Result<RunRecord> {
         let segments = self.blob(Kind::SEGMENT_SET, &run.reached.encode())?;
-        Ok(RunRecord { tree: run.tree, segments, run_id: self.id << 16 })
+        Ok(RunRecord { tree: run.tree, segments, run_id: (self.id << 16) + number })
     }
 
     /// Digest of pages and attachments.
-    fn content(&self, run: Option<&mut ClosedRun>) -> Digest {
+    pub(super) fn content(&self, pages: Option<&mut ContentHasher>) -> Digest {
         let mut none = ContentHasher::new(&self.store.volume.keys);
-        let hasher = run.map_or(&mut none, |run| &mut run.content);
+        let hasher = pages.unwrap_or(&mut none);
         hasher.pages_end();
         self.attached.iter().for_each(|(kind, bytes, digest)| hasher.attachment(kind.0, *bytes, digest));
         hasher.finish()
     }
 
-    fn root(&self, runs: Vec<RunRecord>, metadata: Metadata, content: Digest) -> Root {
+    fn root(&self, runs: Vec<RunRecord>, counted: &Counted, info: &SealInfo, content: Digest) -> Root {
+        let Counted { data_pages, zero_pages, page_bytes } = *counted;
         let sum = |part: fn(&Tree) -> u64| runs.iter().map(|run| part(&run.tree)).sum::<u64>();
-        let (data_pages, zero_pages) = (sum(|tree| tree.data_pages), sum(|tree| tree.zero_pages));
         let attached: u64 = self.parts.iter().map(|part| part.data.blocks()).sum();
         let index = sum(|tree| tree.entries) * entry_field::SIZE as u64;
         Root {
@@ -116,12 +151,29 @@ impl<D: BlockDevice> Taking<'_, D> {
             gfn_end: self.gfn_end,
             data_pages,
             zero_pages,
-            stored_bytes: self.page_bytes().saturating_add(attached * BLOCK as u64 + index),
+            stored_bytes: page_bytes.saturating_add(attached * BLOCK as u64 + index),
             content,
             runs,
             parts: self.parts.clone(),
-            metadata,
+            metadata: self.sealed_metadata(info),
+            lineage: self.lineage(counted),
         }
+    }
+
+    fn lineage(&self, counted: &Counted) -> Lineage {
+        let kind = match &self.base {
+            _ if !self.why_full.is_empty() => "full",
+            Some(_) if self.since => "incremental",
+            Some(_) => "diff",
+            None => "",
+        };
+        let shared_pages = match &self.base {
+            Some(_) if self.since => counted.data_pages.saturating_sub(self.own_pages()),
+            Some(base) => base.pages,
+            None => 0,
+        };
+        let base = self.base.as_ref().map_or_else(String::new, |base| base.name.clone());
+        Lineage { kind: kind.to_string(), base, why_full: self.why_full.clone(), shared_pages }
     }
 
     /// Bytes of the pages that are left. What equal pages of several runs share is told from the take's average.
@@ -132,9 +184,9 @@ impl<D: BlockDevice> Taking<'_, D> {
     }
 
     /// What the sealed snapshot reaches, exactly as a mark at the next open would find it.
-    fn reached(&self, run: Option<&Bitmap>, root: &Root, root_segment: SegmentId) -> Bitmap {
+    fn reached(&self, runs: &Bitmap, root: &Root, root_segment: SegmentId) -> Bitmap {
         let mut reached = Bitmap::new(self.store.volume.superblock.geometry.segments);
-        run.into_iter().for_each(|run| reached.merge(run));
+        reached.merge(runs);
         let pointers = root.runs.iter().flat_map(|run| [run.tree.top.segment, run.segments.segment]);
         let pointers = pointers.chain(root.parts.iter().map(|part| part.data.segment)).chain([root_segment]);
         pointers.for_each(|segment| reached.set(segment.0));

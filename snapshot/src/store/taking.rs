@@ -11,6 +11,7 @@ use xen_hypercall::types::Gfn;
 use crate::names::SnapshotName;
 use crate::ports::{BlockDevice, Page};
 use crate::store::appender::{Appender, Sink};
+use crate::store::base::{Base, Sharing};
 use crate::store::bitmap::Bitmap;
 use crate::store::builder::{BlobSink, Tree, TreeBuilder};
 use crate::store::digest::{ContentHasher, Digest};
@@ -60,6 +61,10 @@ pub struct NewSnapshot<'a> {
     pub reserve_bytes: u64,
     /// How its pages are stored.
     pub compression: Compression,
+    /// What it takes from an older snapshot.
+    pub sharing: Sharing,
+    /// Why it is not the incremental one that was asked for; empty otherwise.
+    pub why_full: &'a str,
 }
 
 /// What is known only at the end of a take.
@@ -94,6 +99,8 @@ pub struct SnapshotSummary {
     pub bytes_written: u64,
     /// Digest of its root.
     pub root_digest: Digest,
+    /// Pages that were found in the older snapshot, and not written.
+    pub shared_pages: u64,
 }
 
 /// A run that is being filled.
@@ -121,6 +128,13 @@ pub struct Taking<'s, D: BlockDevice> {
     pub(super) open: Option<OpenRun>,
     pub(super) runs: Vec<ClosedRun>,
     pub(super) parts: Vec<PartRecord>,
+    /// The older snapshot, and whether this one lies on top of it.
+    pub(super) base: Option<Base>,
+    pub(super) since: bool,
+    pub(super) own_pages: u64,
+    /// Index bytes of a merge with all the runs below.
+    below_bytes: u64,
+    pub(super) why_full: String,
     /// Kind, bytes and digest of each attachment.
     pub(super) attached: Vec<(AttachmentKind, u64, Digest)>,
     packer: Option<Packer>,
@@ -150,8 +164,15 @@ impl<'s, D: BlockDevice> Taking<'s, D> {
         if gfn_end > GFN_LIMIT {
             return Err(StoreError::OutOfOrder { gfn: new.max_gfn });
         }
-        room(store, new.reserve_bytes)?;
+        let base = match new.sharing.base() {
+            Some(id) => Some(Base::open(&mut store.device, &store.volume, store.volume.entry(id)?)?),
+            None => None,
+        };
+        let since = matches!(new.sharing, Sharing::Since(_));
+        let below_bytes = base.as_ref().filter(|_| since).map_or(0, Base::index_bytes);
+        room(store, new.reserve_bytes, below_bytes)?;
         store.features = 0;
+        let superblock = &store.volume.superblock;
         Ok(Self {
             appender: Appender::new(&superblock.geometry),
             id: superblock.next_snapshot,
@@ -162,6 +183,11 @@ impl<'s, D: BlockDevice> Taking<'s, D> {
             open: None,
             runs: Vec::new(),
             parts: Vec::new(),
+            base,
+            since,
+            own_pages: 0,
+            below_bytes,
+            why_full: new.why_full.to_string(),
             attached: Vec::new(),
             packer: Packer::new(new.compression),
             recent: Recent::new(),
@@ -183,6 +209,9 @@ impl<'s, D: BlockDevice> Taking<'s, D> {
         if self.runs.len() >= TAKE_RUNS_MAX {
             return Err(StoreError::TooLong { what: "runs of a take", limit: TAKE_RUNS_MAX as u64 });
         }
+        if let Some(base) = &mut self.base {
+            base.rewind();
+        }
         let reached = Bitmap::new(self.store.volume.superblock.geometry.segments);
         self.open = Some(OpenRun { builder: TreeBuilder::new(&self.store.volume.keys), reached });
         Ok(())
@@ -195,9 +224,10 @@ impl<'s, D: BlockDevice> Taking<'s, D> {
         }
         let digest = self.store.volume.keys.page(page);
         let place = self.place(gfn, page, digest)?;
-        let keep = self.keep();
+        let (keep, since) = (self.keep(), self.since);
         let (run, mut sink) = self.in_run(gfn, keep)?;
-        if !out(Safeguard::ListedSegments) {
+        let unlisted = if since { out(Safeguard::StackedSegments) } else { out(Safeguard::ListedSegments) };
+        if !unlisted {
             sink.reached.set(place.segment.0);
         }
         let entry = Entry { gfn: gfn.raw(), end: gfn.raw() + 1, what: What::Data { place, digest } };
@@ -212,6 +242,11 @@ impl<'s, D: BlockDevice> Taking<'s, D> {
             self.shared += u64::from(place.stored);
             return Ok(place);
         }
+        if let Some(place) = self.in_base(gfn, &digest)? {
+            self.stored += u64::from(place.stored);
+            self.recent.add(digest, place);
+            return Ok(place);
+        }
         let place = match self.packer.as_mut().and_then(|packer| packer.pack(page)) {
             Some(packed) => {
                 self.store.features |= INCOMPAT_LZ4;
@@ -221,6 +256,14 @@ impl<'s, D: BlockDevice> Taking<'s, D> {
         };
         self.stored += u64::from(place.stored);
         self.recent.add(digest, place);
+        Ok(place)
+    }
+
+    /// Where the older snapshot has this page. One on top of it is handed what changed: to look would be for nothing.
+    fn in_base(&mut self, gfn: Gfn, digest: &Digest) -> Result<Option<Place>> {
+        let Some(base) = self.base.as_mut().filter(|_| !self.since) else { return Ok(None) };
+        let place = base.find(&mut self.store.device, &self.store.volume, gfn.raw(), digest)?;
+        base.pages += u64::from(place.is_some());
         Ok(place)
     }
 
@@ -262,8 +305,8 @@ impl<'s, D: BlockDevice> Taking<'s, D> {
         };
         let closed = self.close(builder, &mut reached)?;
         if let Some((tree, content)) = closed {
-            // Only a single run is sealed as it is; the others' sets come from the merge.
-            let reached = if self.runs.is_empty() { reached } else { Bitmap::new(0) };
+            // Of a snapshot that stands alone only a single run is sealed as it is; a merge makes its set anew.
+            let reached = if self.runs.is_empty() || self.since { reached } else { Bitmap::new(0) };
             self.runs.push(ClosedRun { tree, reached, content });
         }
         Ok(())
@@ -289,7 +332,10 @@ impl<'s, D: BlockDevice> Taking<'s, D> {
             return Err(StoreError::TooLong { what: "attachments", limit: (PARTS_MAX * PART_BYTES) as u64 });
         }
         for (part, data) in (0..).zip(bytes.chunks(PART_BYTES)) {
-            let data = self.blob(Kind::ATTACHMENT, data)?;
+            let data = match self.part_of_base(kind, part, bytes.len() as u64, data) {
+                Some(known) => known,
+                None => self.blob(Kind::ATTACHMENT, data)?,
+            };
             self.parts.push(PartRecord { kind, part, total_bytes: bytes.len() as u64, data });
         }
         if !bytes.is_empty() {
@@ -297,6 +343,16 @@ impl<'s, D: BlockDevice> Taking<'s, D> {
             self.attached.push((kind, bytes.len() as u64, digest));
         }
         Ok(())
+    }
+
+    /// What the snapshot below has attached already, by its digest.
+    fn part_of_base(&self, kind: AttachmentKind, part: u32, total_bytes: u64, data: &[u8]) -> Option<Ptr> {
+        let base = self.base.as_ref().filter(|_| self.since)?;
+        let known = base.root.parts.iter().find(|known| known.kind == kind && known.part == part)?;
+        let mut padded = Vec::from(data);
+        padded.resize(data.len().next_multiple_of(BLOCK), 0);
+        let digest = self.store.volume.keys.meta(Kind::ATTACHMENT, length32(data.len()), &padded);
+        (known.total_bytes == total_bytes && known.data.digest == digest).then_some(known.data)
     }
 
     /// Stores metadata that belongs to no run.
@@ -328,12 +384,17 @@ impl<'s, D: BlockDevice> Taking<'s, D> {
         self.store.device.inner()
     }
 
+    /// Pages of the older snapshot that were found again so far.
+    pub fn shared_pages(&self) -> u64 {
+        self.base.as_ref().map_or(0, |base| base.pages)
+    }
+
     /// Segments that pages leave free: the slop, and what sealing needs.
     fn keep(&self) -> u32 {
         let entries = self.runs.iter().map(|run| run.tree.entries).sum::<u64>();
         let entries = entries + self.open.as_ref().map_or(0, |open| open.builder.entries());
         let seal = if self.runs.is_empty() { 1 } else { SEAL_SEGMENTS };
-        let seal = seal + (entries * INDEX_BYTES) / SEGMENT_BYTES;
+        let seal = seal + (entries * INDEX_BYTES + self.below_bytes) / SEGMENT_BYTES;
         self.store.volume.superblock.slop.saturating_add(u32::try_from(seal).unwrap_or(u32::MAX))
     }
 
@@ -377,8 +438,8 @@ pub(super) fn reserved_bytes(pages: u64) -> u64 {
 }
 
 /// Refuses a take that cannot fit: pages, their indexes, and what sealing needs.
-fn room<D: BlockDevice>(store: &Store<D>, reserve: u64) -> Result<()> {
-    let wanted = reserved_bytes(reserve);
+fn room<D: BlockDevice>(store: &Store<D>, reserve: u64, index: u64) -> Result<()> {
+    let wanted = reserved_bytes(reserve).saturating_add(index);
     let available = u64::from(store.usable()) * SEGMENT_BYTES;
     if wanted > available { Err(StoreError::Full { wanted, available }) } else { Ok(()) }
 }

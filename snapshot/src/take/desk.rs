@@ -3,6 +3,7 @@
 //! It believes nothing but a verdict after the release; one that comes earlier can only end the session.
 
 use crate::fault::Fault;
+use crate::fields::Line;
 use crate::names::Token;
 use crate::ports::{Clock, Control, ControlLost, Message};
 use crate::session::{Machine, Trouble, limits};
@@ -41,6 +42,15 @@ pub(crate) struct Desk<'a, K> {
     acked: bool,
     verdict: Option<Verdict>,
     hold: Option<Hold>,
+    /// What the snapshot builds on, or why on nothing.
+    pub about: Lines,
+}
+
+/// Two lines of the status.
+#[derive(Clone, Default)]
+pub(crate) struct Lines {
+    pub base: Line,
+    pub why_full: Line,
 }
 
 impl<'a, K: Control + Clock> Desk<'a, K> {
@@ -56,6 +66,7 @@ impl<'a, K: Control + Clock> Desk<'a, K> {
             acked: false,
             verdict: None,
             hold,
+            about: Lines::default(),
         }
     }
 
@@ -108,7 +119,8 @@ impl<'a, K: Control + Clock> Desk<'a, K> {
     fn publish(&mut self, counters: &Counters) -> Result<(), ControlLost> {
         self.published_ns = self.now_ns();
         let counters = Counters { elapsed_us: self.elapsed_us(), ..*counters };
-        let status = Status { counters, ..Status::new(self.token, self.state) };
+        let Lines { base, why_full } = self.about.clone();
+        let status = Status { counters, base, why_full, ..Status::new(self.token, self.state) };
         self.control.publish(&status)
     }
 
@@ -176,6 +188,8 @@ impl<'a, K: Control + Clock> Desk<'a, K> {
             fault: trouble.map(|trouble| trouble.fault),
             reason: trouble.map(|trouble| trouble.reason.clone()).unwrap_or_default(),
             counters: Counters { elapsed_us: self.elapsed_us(), ..*counters },
+            base: self.about.base.clone(),
+            why_full: self.about.why_full.clone(),
         };
         let _ = self.control.publish(&status);
         status

@@ -5,10 +5,10 @@
 
 use alloc::string::ToString;
 
-use super::desk::{Desk, Hold};
+use super::desk::{Desk, Hold, Lines};
 use super::look::{Look, running};
 use super::prepare::{Work, prepare};
-use super::recorder::{Attachment, Recorder};
+use super::recorder::{Attachment, Ground, Recorder};
 use crate::copy::{PassRun, scan};
 use crate::fault::Fault;
 use crate::policy::{Policy, RoundStats};
@@ -137,6 +137,8 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
     fn prepare(&mut self) -> Result<Observation, Trouble> {
         self.desk.enter(State::Preparing, &self.counters)?;
         let work = prepare(self.target, self.recorder, self.take, self.config, &self.options)?;
+        let Ground { base, why_full } = work.ground.clone();
+        self.desk.about = Lines { base, why_full };
         self.work = Some(work);
         self.desk.attend(&self.counters)?;
         if self.policy.is_live() {
@@ -166,6 +168,7 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
         let plan = self.peek_plan(given)?;
         let (start_ns, before) = (self.desk.now_ns(), self.sent());
         self.copy_round(plan)?;
+        self.counters.shared = self.recorder.shared();
         let sent = self.sent() - before;
         let took_ns = self.desk.now_ns().saturating_sub(start_ns);
         self.price_the_store(took_ns, sent)?;
@@ -360,6 +363,7 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
         if !page_types.is_empty() {
             self.recorder.attach(Attachment::PageTypes, &page_types)?;
         }
+        self.counters.shared = self.recorder.shared();
         self.counters.elapsed_us = self.desk.elapsed_us();
         let stats = self.counters.to_string();
         self.recorder.attach(Attachment::Stats, stats.as_bytes())?;

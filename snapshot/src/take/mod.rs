@@ -15,6 +15,6 @@ mod track;
 
 pub use desk::Hold;
 pub use engine::{Engine, Options, Target};
-pub use recorder::{Attachment, NewTake, Recorder};
+pub use recorder::{Attachment, Ground, NewTake, Recorder};
 pub use records::Records;
 pub use store::StoreRecorder;

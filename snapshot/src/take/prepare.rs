@@ -6,7 +6,7 @@
 use xen_hypercall::types::Gfn;
 
 use super::engine::{Options, Target};
-use super::recorder::{Attachment, NewTake, Recorder};
+use super::recorder::{Attachment, Ground, NewTake, Recorder};
 use super::records::Records;
 use crate::fault::Fault;
 use crate::policy::{Outlook, Policy};
@@ -48,6 +48,8 @@ pub(crate) struct Work {
     pub tot_pages: u64,
     /// What the rounds did.
     pub tape: Tape,
+    /// What the snapshot builds on.
+    pub ground: Ground,
 }
 
 /// Checks the guest and begins the snapshot.
@@ -68,7 +70,7 @@ pub(crate) fn prepare<T: Target, R: Recorder>(
     let fixed = fixed.bytes()?;
     let memory_bytes = info.tot_pages.saturating_mul(PAGE_SIZE as u64);
     let reserve_bytes = memory_bytes.saturating_mul(policy.reserve_factor());
-    recorder.begin(&NewTake { take, info, max_gfn, reserve_bytes })?;
+    work.ground = recorder.begin(&NewTake { take, info, max_gfn, reserve_bytes })?;
     recorder.attach(Attachment::ConfigJson, config)?;
     recorder.attach(Attachment::StaticRecords, fixed)?;
     work.tot_pages = info.tot_pages;
@@ -109,7 +111,18 @@ fn allocate(info: &DomainInfo, max_gfn: Gfn, take: &Take, options: &Options) -> 
     let staging = if policy.is_staged() { Some(stage(take, info, left)?) } else { None };
     let staging_pages = staging.as_ref().map_or(0, Staging::capacity);
     let outlook = Outlook { staging_pages, ..Outlook::default() };
-    Ok(Work { tracking, platform, staging, spill, outlook, dirty_max: 0, room_pages: 0, tot_pages: 0, tape })
+    Ok(Work {
+        tracking,
+        platform,
+        staging,
+        spill,
+        outlook,
+        dirty_max: 0,
+        room_pages: 0,
+        tot_pages: 0,
+        tape,
+        ground: Ground::default(),
+    })
 }
 
 /// Staging as large as asked for, else as large as the memory allows; never larger than the guest.

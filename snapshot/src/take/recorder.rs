@@ -5,6 +5,7 @@ use core::fmt;
 
 use xen_hypercall::types::Gfn;
 
+use crate::fields::Line;
 use crate::ports::{DomainInfo, Page};
 use crate::request::Take;
 use crate::session::Trouble;
@@ -57,10 +58,21 @@ pub struct NewTake<'a> {
     pub reserve_bytes: u64,
 }
 
+/// What a new snapshot turned out to build on.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Ground {
+    /// The older snapshot; empty: none.
+    pub base: Line,
+    /// Why none, where one was wanted; for people.
+    pub why_full: Line,
+}
+
 /// One snapshot in the making. After an error only `abort` is called.
 pub trait Recorder {
     /// Sets space aside and begins. Nothing is visible before `seal`.
-    fn begin(&mut self, new: &NewTake<'_>) -> Result<(), Trouble>;
+    fn begin(&mut self, new: &NewTake<'_>) -> Result<Ground, Trouble>;
+    /// Pages so far that an older snapshot had already.
+    fn shared(&self) -> u64;
     /// Begins a run: pages in ascending order of gfn, which win over those of earlier runs.
     fn run_begin(&mut self) -> Result<(), Trouble>;
     /// A page with content.

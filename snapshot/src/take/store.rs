@@ -7,13 +7,17 @@ use alloc::vec::Vec;
 
 use xen_hypercall::types::Gfn;
 
-use super::recorder::{Attachment, NewTake, Recorder};
+use super::recorder::{Attachment, Ground, NewTake, Recorder};
 use crate::export::{EachPage, Source};
 use crate::fault::Fault;
+use crate::fields::Line;
 use crate::ports::{BlockDevice, Page};
+use crate::request::Kind;
 use crate::session::Trouble;
 use crate::status::Counters;
-use crate::store::{AttachmentKind, NewSnapshot, PageRef, SealInfo, SnapshotReader, Store, StoreError, Taking};
+use crate::store::{
+    AttachmentKind, NewSnapshot, PageRef, SealInfo, Sharing, SnapshotReader, Store, StoreError, Taking,
+};
 
 impl From<StoreError> for Trouble {
     fn from(error: StoreError) -> Self {
@@ -61,9 +65,25 @@ impl<'s, D: BlockDevice> StoreRecorder<'s, D> {
     }
 }
 
+/// What the store has of the guest already, as far as it is wanted.
+fn ground<D: BlockDevice>(store: &mut Store<D>, new: &NewTake<'_>) -> Result<(Sharing, Ground), Trouble> {
+    if new.take.kind == Kind::Full {
+        return Ok((Sharing::Nothing, Ground::default()));
+    }
+    let found = store.newest_of(&new.take.handle.raw())?;
+    Ok(match found {
+        Some((id, name)) => (Sharing::Equal(id), Ground { base: Line::of(name), ..Ground::default() }),
+        None => {
+            let why_full = Line::of("the store has no older snapshot of this guest");
+            (Sharing::Nothing, Ground { why_full, ..Ground::default() })
+        }
+    })
+}
+
 impl<D: BlockDevice> Recorder for StoreRecorder<'_, D> {
-    fn begin(&mut self, new: &NewTake<'_>) -> Result<(), Trouble> {
+    fn begin(&mut self, new: &NewTake<'_>) -> Result<Ground, Trouble> {
         let store = self.store.take().ok_or_else(|| Trouble::new(Fault::Store, "a snapshot was begun already"))?;
+        let (sharing, ground) = ground(store, new)?;
         self.created_unix = new.take.created_unix;
         self.taking = Some(store.begin(&NewSnapshot {
             name: &new.take.name.to_string(),
@@ -74,8 +94,14 @@ impl<D: BlockDevice> Recorder for StoreRecorder<'_, D> {
             max_gfn: new.max_gfn,
             reserve_bytes: new.reserve_bytes,
             compression: new.take.compression,
+            sharing,
+            why_full: ground.why_full.as_str(),
         })?);
-        Ok(())
+        Ok(ground)
+    }
+
+    fn shared(&self) -> u64 {
+        self.taking.as_ref().map_or(0, Taking::shared_pages)
     }
 
     fn run_begin(&mut self) -> Result<(), Trouble> {

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use snapshot::policy::Busy;
 use snapshot::ports::*;
 use snapshot::pv::{Maps, PvHost, PvTarget, TypeRanges, VcpuContext};
-use snapshot::request::{Mode, Take};
+use snapshot::request::{Kind, Mode, Take};
 use snapshot::session::Trouble;
 use snapshot::status::{Counters, State, Status};
 use snapshot::store::Compression;
-use snapshot::take::{Attachment, Engine, NewTake, Options, Recorder};
+use snapshot::take::{Attachment, Engine, Ground, NewTake, Options, Recorder};
 use snapshot::verdict::Verdict;
 use xen_hypercall::types::{DomHandle, DomId, EvtchnPort, Gfn, Mfn, Pfn};
 
@@ -303,8 +303,12 @@ impl Stored {
 }
 
 impl Recorder for Stored {
-    fn begin(&mut self, _: &NewTake<'_>) -> Result<(), Trouble> {
-        Ok(())
+    fn begin(&mut self, _: &NewTake<'_>) -> Result<Ground, Trouble> {
+        Ok(Ground::default())
+    }
+
+    fn shared(&self) -> u64 {
+        0
     }
 
     fn run_begin(&mut self) -> Result<(), Trouble> {
@@ -370,6 +374,7 @@ pub fn take(guest: &Shared, mode: Mode, tidy: bool) -> Result<(Status, Stored), 
         staging_kib: (mode == Mode::Staged).then_some(4 * STAGING_PAGES),
         on_busy: Busy::Accept,
         compression: Compression::Lz4,
+        kind: Kind::Full,
         config_chunks: 0,
     };
     let mut target = PvTarget::open(Host(guest.clone()))?;

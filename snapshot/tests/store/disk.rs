@@ -68,6 +68,8 @@ pub struct State {
     pub reads: u64,
     pub largest_write: usize,
     pub read_only: bool,
+    /// Blocks that were read.
+    pub read_blocks: Vec<u64>,
 }
 
 /// A handle to a disk; clones see the same disk, so a test can look while a store owns one.
@@ -90,6 +92,7 @@ impl Disk {
             reads: 0,
             largest_write: 0,
             read_only: false,
+            read_blocks: Vec::new(),
         };
         Self(Rc::new(RefCell::new(state)))
     }
@@ -146,6 +149,7 @@ impl BlockDevice for Disk {
         self.step(at, into.len())?;
         let mut state = self.0.borrow_mut();
         state.reads += 1;
+        state.read_blocks.extend(at.0..at.0 + (into.len() / 4096) as u64);
         for (block, content) in (at.0..).zip(into.chunks_mut(4096)) {
             match state.view.get(&block) {
                 Some(page) => content.copy_from_slice(&page[..]),

@@ -11,6 +11,7 @@ mod golden;
 mod history;
 mod hostile;
 mod model;
+mod shared;
 mod small;
 mod space;
 mod world;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use snapshot::ports::{BlockDevice, Page};
 use snapshot::store::{
-    AttachmentKind, Catalog, Compression, FormatOptions, NewSnapshot, PageRef, SealInfo, Store, StoreError, Taking,
-    format,
+    AttachmentKind, Catalog, Compression, FormatOptions, NewSnapshot, PageRef, SealInfo, Sharing, Store, StoreError,
+    Taking, format,
 };
 use xen_hypercall::types::Gfn;
 
@@ -88,6 +88,8 @@ pub fn new(name: &str, reserve_bytes: u64) -> NewSnapshot<'_> {
         max_gfn: Gfn::new(0xffff),
         reserve_bytes,
         compression: Compression::Lz4,
+        sharing: Sharing::Nothing,
+        why_full: "",
     }
 }
 

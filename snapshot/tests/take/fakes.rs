@@ -3,7 +3,7 @@
 use snapshot::ports::*;
 use snapshot::session::Trouble;
 use snapshot::status::{Counters, State, Status};
-use snapshot::take::{Attachment, NewTake, Recorder};
+use snapshot::take::{Attachment, Ground, NewTake, Recorder};
 use snapshot::tracking::LEAF_BITS;
 use xen_hypercall::types::Gfn;
 
@@ -303,12 +303,17 @@ impl Store {
 }
 
 impl Recorder for Store {
-    fn begin(&mut self, new: &NewTake<'_>) -> Result<(), Trouble> {
+    fn begin(&mut self, new: &NewTake<'_>) -> Result<Ground, Trouble> {
         assert!(new.reserve_bytes >= new.info.tot_pages * 4096);
         self.call(|world| {
             world.stored.reserved_pages = new.reserve_bytes / 4096;
             assert!(!std::mem::replace(&mut world.stored.begun, true));
+            Ground::default()
         })
+    }
+
+    fn shared(&self) -> u64 {
+        0
     }
 
     fn run_begin(&mut self) -> Result<(), Trouble> {

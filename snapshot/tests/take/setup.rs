@@ -2,7 +2,7 @@
 
 use snapshot::names::Token;
 use snapshot::policy::{Busy, HIGH_DEFAULT_MILLI};
-use snapshot::request::{Mode, Take};
+use snapshot::request::{Kind, Mode, Take};
 use snapshot::store::Compression;
 use snapshot::take::Hold;
 use xen_hypercall::types::{DomHandle, DomId, EvtchnPort};
@@ -41,6 +41,7 @@ pub enum Event {
 pub struct Setup {
     pub seed: u64,
     pub mode: Mode,
+    pub kind: Kind,
     pub round1_skip: bool,
     pub max_pause_ms: Option<u32>,
     /// Gfns of the guest.
@@ -83,6 +84,7 @@ impl Default for Setup {
         Self {
             seed: 1,
             mode: Mode::Live,
+            kind: Kind::Full,
             round1_skip: false,
             max_pause_ms: None,
             gfns: GFNS,
@@ -129,5 +131,6 @@ pub fn take_request(setup: &Setup) -> Take {
         on_busy: setup.on_busy,
         config_chunks: 0,
         compression: Compression::Lz4,
+        kind: setup.kind,
     }
 }
