@@ -56,7 +56,7 @@ fn places(safeguard: Safeguard) -> &'static [Where] {
         Safeguard::ListedSegments => &[In("full")],
         Safeguard::BaseDigest => &[In("diff")],
         Safeguard::MergedHoles => &[In("long-chain")],
-        Safeguard::StackedSegments => &[In("chain")],
+        Safeguard::StackedSegments => &[In("chain-clean")],
         Safeguard::Settle => &[FailedFlush],
         Safeguard::BlobDigest | Safeguard::PageDigest => &[Flips],
         Safeguard::Poison => &[FailedFlush, Errors],

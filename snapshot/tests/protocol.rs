@@ -47,7 +47,7 @@ fn a_take_is_written_and_read_byte_for_byte() {
     assert_eq!(take().to_string(), TAKE);
     assert_eq!(Request::parse(TAKE.as_bytes()), Ok(Request::Take(take())));
     assert_eq!(Request::parse(TAKE.trim_end().as_bytes()), Ok(Request::Take(take())));
-    let default = Request::Take(Take { compression: Compression::Lz4, ..take() });
+    let default = Request::Take(Take { compression: Compression::Lz4, kind: Kind::Full, ..take() });
     assert_eq!(Request::parse(TAKE.replace("compress=none\nkind=diff\n", "").as_bytes()), Ok(default), "the default");
 }
 
