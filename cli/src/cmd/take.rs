@@ -229,8 +229,8 @@ fn report(name: &SnapshotName, mode: args::Mode, status: &Option<Status>, ending
     let parts = [ending.freeze_us, ending.capture_us, ending.resume_us].map(|part| part.unwrap_or(0));
     let total: u64 = parts.iter().sum();
     let mode = choices::mode(mode);
-    let (base, why_full) =
-        status.as_ref().map(|status| (status.base.clone(), status.why_full.clone())).unwrap_or_default();
+    let about = status.as_ref().map(|status| (status.base.clone(), status.why_full.clone()));
+    let (base, why_full) = about.unwrap_or_default();
     if !why_full.is_empty() {
         eprintln!("a full snapshot: {why_full}");
     }
@@ -239,7 +239,8 @@ fn report(name: &SnapshotName, mode: args::Mode, status: &Option<Status>, ending
         return show::print_json(&json!({
             "snapshot": name.to_string(), "mode": mode.as_str(), "rounds": c.round, "memory_pages": c.memory,
             "pages": c.pages, "zero_pages": c.zero, "skipped_pages": c.skipped, "bytes": c.bytes,
-            "shared_pages": c.shared, "base": base.as_str(), "why_full": why_full.as_str(), "cleans": c.cleans, "peeks": c.peeks, "elapsed_us": c.elapsed_us, "throttle": c.throttle,
+            "shared_pages": c.shared, "base": base.as_str(), "why_full": why_full.as_str(),
+            "cleans": c.cleans, "peeks": c.peeks, "elapsed_us": c.elapsed_us, "throttle": c.throttle,
             "pause": {
                 "total_us": total, "freeze_us": parts[0], "capture_us": parts[1], "resume_us": parts[2],
                 "stub_us": c.pause_us, "pages": c.pause_pages, "calls": c.pause_calls,

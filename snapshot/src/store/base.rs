@@ -6,6 +6,8 @@
 
 use alloc::string::String;
 
+use xen_hypercall::types::Gfn;
+
 use crate::ports::BlockDevice;
 use crate::store::bitmap::Bitmap;
 use crate::store::catalog::CatalogEntry;
@@ -18,6 +20,7 @@ use crate::store::mark::{reach, read_root};
 use crate::store::root::Root;
 use crate::store::sabotage::{Safeguard, out};
 use crate::store::store::Store;
+use crate::store::taking::Taking;
 use crate::store::volume::Volume;
 
 /// What a new snapshot takes from an older one, which is named by its number.
@@ -132,6 +135,21 @@ impl<D: BlockDevice> Store<D> {
         let entry = self.volume.entry(id)?;
         let root = read_root(&mut self.device, &self.volume, entry)?;
         Ok((entry.name.clone(), root.metadata.guest_uuid))
+    }
+}
+
+impl<D: BlockDevice> Taking<'_, D> {
+    /// Where the older snapshot has this page. One on top of it is handed what changed: to look would be for nothing.
+    pub(super) fn in_base(&mut self, gfn: Gfn, digest: &Digest) -> Result<Option<Place>> {
+        let Some(base) = self.base.as_mut().filter(|_| !self.since) else { return Ok(None) };
+        let place = base.find(&mut self.store.device, &self.store.volume, gfn.raw(), digest)?;
+        base.pages += u64::from(place.is_some());
+        Ok(place)
+    }
+
+    /// Pages of the older snapshot that were found again so far.
+    pub fn shared_pages(&self) -> u64 {
+        self.base.as_ref().map_or(0, |base| base.pages)
     }
 }
 

@@ -5,7 +5,8 @@
 //! * where things lie: `layout`, `kind`, `geometry`, `digest`, `pointer`
 //! * the committed state: `superblock`, `meta`, `table`, `catalog`; opened: `volume`
 //! * a snapshot: `entry`, `builder`, `cursor`, `root`; its pages made smaller: `squeeze`
-//! * writing: `device`, `allocator`, `mark`, `appender`, `base`, `taking`, `seal`, `stack`, `store`; `format` makes one
+//! * writing: `device`, `allocator`, `mark`, `appender`, `base`, `taking`, `attach`, `seal`, `stack`, `store`; `format`
+//!   makes one
 //! * space: `sizing`, `clean` moves what is sparse, `held` waits for readers and their `lease`s
 //! * reading: `reader`, `batch`, `pages`, `verify`; `check` proves a whole store
 //!
@@ -15,6 +16,7 @@
 
 mod allocator;
 mod appender;
+mod attach;
 mod base;
 mod batch;
 mod bitmap;

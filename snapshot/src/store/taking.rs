@@ -13,14 +13,11 @@ use crate::ports::{BlockDevice, Page};
 use crate::store::appender::{Appender, Sink};
 use crate::store::base::{Base, Sharing};
 use crate::store::bitmap::Bitmap;
-use crate::store::builder::{BlobSink, Tree, TreeBuilder};
+use crate::store::builder::{Tree, TreeBuilder};
 use crate::store::digest::{ContentHasher, Digest};
 use crate::store::entry::{Entry, Place, What};
 use crate::store::error::{Result, StoreError};
-use crate::store::layout::{
-    BLOCK, GFN_LIMIT, INCOMPAT_LZ4, Kind, PART_BYTES, PARTS_MAX, SEGMENT_BYTES, entry as entry_field, length32,
-};
-use crate::store::pointer::Ptr;
+use crate::store::layout::{BLOCK, GFN_LIMIT, INCOMPAT_LZ4, SEGMENT_BYTES, entry as entry_field, length32};
 use crate::store::root::{AttachmentKind, Metadata, PartRecord};
 use crate::store::sabotage::{Safeguard, out};
 use crate::store::squeeze::{Compression, Packer, Recent};
@@ -259,14 +256,6 @@ impl<'s, D: BlockDevice> Taking<'s, D> {
         Ok(place)
     }
 
-    /// Where the older snapshot has this page. One on top of it is handed what changed: to look would be for nothing.
-    fn in_base(&mut self, gfn: Gfn, digest: &Digest) -> Result<Option<Place>> {
-        let Some(base) = self.base.as_mut().filter(|_| !self.since) else { return Ok(None) };
-        let place = base.find(&mut self.store.device, &self.store.volume, gfn.raw(), digest)?;
-        base.pages += u64::from(place.is_some());
-        Ok(place)
-    }
-
     /// Notes a page of zeros.
     pub fn zero(&mut self, gfn: Gfn) -> Result<()> {
         self.range(gfn, What::Zero)
@@ -322,46 +311,6 @@ impl<'s, D: BlockDevice> Taking<'s, D> {
         builder.finish(&mut sink)
     }
 
-    /// Stores an attachment; each kind once. It is cut into parts as the format wants. An empty one is an absent one.
-    pub fn attach(&mut self, kind: AttachmentKind, bytes: &[u8]) -> Result<()> {
-        self.store.check()?;
-        if self.parts.iter().any(|part| part.kind == kind) {
-            return Err(StoreError::Misuse { what: "attach" });
-        }
-        if bytes.len().div_ceil(PART_BYTES) + self.parts.len() > PARTS_MAX {
-            return Err(StoreError::TooLong { what: "attachments", limit: (PARTS_MAX * PART_BYTES) as u64 });
-        }
-        for (part, data) in (0..).zip(bytes.chunks(PART_BYTES)) {
-            let data = match self.part_of_base(kind, part, bytes.len() as u64, data) {
-                Some(known) => known,
-                None => self.blob(Kind::ATTACHMENT, data)?,
-            };
-            self.parts.push(PartRecord { kind, part, total_bytes: bytes.len() as u64, data });
-        }
-        if !bytes.is_empty() {
-            let digest = self.store.volume.keys.attachment(bytes);
-            self.attached.push((kind, bytes.len() as u64, digest));
-        }
-        Ok(())
-    }
-
-    /// What the snapshot below has attached already, by its digest.
-    fn part_of_base(&self, kind: AttachmentKind, part: u32, total_bytes: u64, data: &[u8]) -> Option<Ptr> {
-        let base = self.base.as_ref().filter(|_| self.since)?;
-        let known = base.root.parts.iter().find(|known| known.kind == kind && known.part == part)?;
-        let mut padded = Vec::from(data);
-        padded.resize(data.len().next_multiple_of(BLOCK), 0);
-        let digest = self.store.volume.keys.meta(Kind::ATTACHMENT, length32(data.len()), &padded);
-        (known.total_bytes == total_bytes && known.data.digest == digest).then_some(known.data)
-    }
-
-    /// Stores metadata that belongs to no run.
-    pub(super) fn blob(&mut self, kind: Kind, content: &[u8]) -> Result<Ptr> {
-        let keep = self.store.volume.superblock.slop;
-        let mut reached = Bitmap::new(0);
-        Sink { store: self.store, appender: &mut self.appender, reached: &mut reached, keep }.blob(kind, content)
-    }
-
     /// Everything accepted so far is durable on return (and still invisible).
     pub fn sync(&mut self) -> Result<()> {
         self.store.check()?;
@@ -382,11 +331,6 @@ impl<'s, D: BlockDevice> Taking<'s, D> {
     /// The device, for what is not storage.
     pub fn device_mut(&mut self) -> &mut D {
         self.store.device.inner()
-    }
-
-    /// Pages of the older snapshot that were found again so far.
-    pub fn shared_pages(&self) -> u64 {
-        self.base.as_ref().map_or(0, |base| base.pages)
     }
 
     /// Segments that pages leave free: the slop, and what sealing needs.

@@ -7,6 +7,7 @@ use alloc::string::ToString;
 
 use super::desk::{Desk, Hold, Lines};
 use super::look::{Look, running};
+use super::outlook::growth;
 use super::prepare::{Work, prepare};
 use super::recorder::{Attachment, Ground, Recorder};
 use crate::copy::{PassRun, scan};
@@ -388,14 +389,6 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
         self.desk.wait(limits::VERDICT_POLL_NS)?;
         Ok(Observation::Nothing)
     }
-}
-
-/// Pages that become dirty until the guest stands, if it goes on as in a round that took so long.
-fn growth(dirty: u64, took_ns: u64) -> u64 {
-    u128::from(dirty)
-        .saturating_mul(u128::from(limits::SUSPEND_LIKELY_NS))
-        .checked_div(u128::from(took_ns))
-        .map_or(0, |pages| u64::try_from(pages).unwrap_or(u64::MAX))
 }
 
 pub(super) fn done(answer: Result<(), impl Into<Trouble>>) -> Result<Observation, Trouble> {

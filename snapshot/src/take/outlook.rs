@@ -4,7 +4,7 @@ use super::engine::{Engine, Target};
 use super::recorder::Recorder;
 use crate::fault::Fault;
 use crate::ports::{BATCH_MAX, Clock, Control};
-use crate::session::Trouble;
+use crate::session::{Trouble, limits};
 
 /// A round with fewer pages says nothing about the price of a page.
 const TELLING_PAGES: u64 = 256;
@@ -78,4 +78,12 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
         }
         Ok(())
     }
+}
+
+/// Pages that become dirty until the guest stands, if it goes on as in a round that took so long.
+pub(super) fn growth(dirty: u64, took_ns: u64) -> u64 {
+    u128::from(dirty)
+        .saturating_mul(u128::from(limits::SUSPEND_LIKELY_NS))
+        .checked_div(u128::from(took_ns))
+        .map_or(0, |pages| u64::try_from(pages).unwrap_or(u64::MAX))
 }
