@@ -2,13 +2,14 @@
 //!
 //! Deterministic: seed and workload give the same run again. `cargo xtask sim` runs it. It uses the store as the stub
 //! does, with nothing of its own between the two but the disk.
-#![forbid(unsafe_code)]
 
 mod content;
 mod crashes;
 mod disk;
 mod explore;
 mod faults;
+mod fuzz;
+mod heap;
 mod history;
 mod image;
 mod judge;
@@ -57,6 +58,24 @@ enum Part {
         #[arg(long)]
         every: bool,
     },
+    /// Hostile bytes for every parser
+    Fuzz {
+        /// Inputs for each target, divided by what one costs there
+        #[arg(long, default_value_t = 200_000)]
+        inputs: u64,
+        /// Where the randomness begins
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Only this one
+        #[arg(long)]
+        target: Option<String>,
+    },
+    /// What a take of guests of all sizes costs in memory and requests
+    Bounded {
+        /// The largest guest
+        #[arg(long, default_value_t = 1 << 20)]
+        mib: u64,
+    },
     /// Random damage in a large store
     Rot {
         /// MiB of pages
@@ -86,6 +105,8 @@ fn main() -> anyhow::Result<()> {
         }
         Some(Part::Sabotage) => sabotage::run_all(),
         Some(Part::Bits { every }) => rot::bits(every),
+        Some(Part::Fuzz { inputs, seed, target }) => fuzz::run(inputs, seed, target.as_deref()),
+        Some(Part::Bounded { mib }) => take::table(mib),
         Some(Part::Rot { mib, events, batch, seed }) => rot::random(mib, events, batch, seed),
     }
 }

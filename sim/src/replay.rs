@@ -5,6 +5,9 @@ use std::sync::Mutex;
 /// Workload and seed.
 static NOW: Mutex<(String, u64)> = Mutex::new((String::new(), 0));
 
+/// What a parser was given last.
+static INPUT: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
 /// This runs from now on.
 pub fn note(name: &str, seed: u64) {
     if let Ok(mut now) = NOW.lock() {
@@ -12,8 +15,19 @@ pub fn note(name: &str, seed: u64) {
     }
 }
 
+/// This input is being looked at.
+pub fn input(bytes: &[u8]) {
+    if let Ok(mut input) = INPUT.lock() {
+        input.clear();
+        input.extend_from_slice(bytes);
+    }
+}
+
 /// What to type.
 pub fn command(name: &str, seed: u64) -> String {
+    if let Some(target) = name.strip_prefix("fuzz ") {
+        return format!("cargo xtask sim fuzz --target {target} --seed {seed}");
+    }
     format!("cargo xtask sim --workload {name} --seed {seed} --seeds 1")
 }
 
@@ -24,6 +38,9 @@ pub fn on_panic() {
         before(info);
         if let Ok(now) = NOW.try_lock() {
             eprintln!("WRONG: {}: a panic\nagain: {}", now.0, command(&now.0, now.1));
+        }
+        if let Some(input) = INPUT.try_lock().ok().filter(|input| !input.is_empty()) {
+            eprintln!("input: {input:02x?}");
         }
     }));
 }

@@ -1,5 +1,6 @@
 //! Whole takes: the engine of a take, in the world of its own tests, on the store under test.
 
+mod bounded;
 mod work;
 
 #[path = "../../../snapshot/tests/take/fakes.rs"]
@@ -27,4 +28,5 @@ mod setup;
 )]
 mod world;
 
+pub use bounded::table;
 pub use work::{NAME, engine};

@@ -165,7 +165,9 @@ impl Root {
         let parts = usize::from(field::ATTACHMENT_COUNT.u16(raw));
         let metadata = index(u64::from(field::METADATA_BYTES.u32(raw)));
         let gfn_end = field::GFN_END.u64(raw);
+        let pages = [field::DATA_PAGES.u64(raw), field::ZERO_PAGES.u64(raw)];
         let right = field::MAGIC.of(raw) == ROOT_MAGIC
+            && pages.iter().all(|pages| *pages <= GFN_LIMIT)
             && field::SNAPSHOT_ID.u64(raw) == entry.id
             && field::CREATED_UNIX.u64(raw) == entry.created_unix
             && (runs <= RUNS_MAX && parts <= PARTS_MAX && metadata <= METADATA_MAX && gfn_end <= GFN_LIMIT)
@@ -217,7 +219,9 @@ fn decode_run(raw: &[u8], geometry: &Geometry) -> Option<RunRecord> {
         zero_pages: run::ZERO_PAGES.u64(raw),
     };
     let segments = Ptr::parse(run::SEGMENTS.of(raw), &[Kind::SEGMENT_SET], geometry)?;
-    (level <= LEVEL_MAX).then_some(RunRecord { tree, segments, run_id: run::RUN_ID.u64(raw) })
+    // No more of anything than there can be gfns: sums of these are taken without further checks.
+    let right = level <= LEVEL_MAX && [tree.entries, tree.data_pages, tree.zero_pages].iter().all(|n| *n <= GFN_LIMIT);
+    right.then_some(RunRecord { tree, segments, run_id: run::RUN_ID.u64(raw) })
 }
 
 fn encode_part(one: &PartRecord) -> [u8; part::SIZE] {

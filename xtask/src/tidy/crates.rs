@@ -13,7 +13,7 @@ const DIRECTIONS: [(&str, &str, &[&str]); 8] = [
     ("xen-hypercall", "hypercall", &[]),
     ("xen-drivers", "drivers", &["xen-hypercall"]),
     ("snapshot", "snapshot", &["xen-hypercall"]),
-    ("sim", "sim", &["xen-hypercall", "snapshot"]),
+    ("sim", "sim", &["xen-hypercall", "xen-drivers", "snapshot"]),
     ("livesave-stubdom", "kernel", &["xen-hypercall", "xen-drivers", "snapshot"]),
     ("livesave", "cli", &["xen-hypercall", "xen-drivers", "snapshot"]),
     ("qemu-tests", "qemu-tests", &["xen-hypercall", "xen-drivers", "snapshot"]),

@@ -34,7 +34,11 @@ pub fn ci() -> Result<()> {
     sim(&["sabotage"])?;
     heading("sim: damage");
     sim(&["bits"])?;
-    sim(&["rot"])
+    sim(&["rot"])?;
+    heading("sim: hostile bytes");
+    sim(&["fuzz"])?;
+    heading("sim: memory and requests, 64 MiB to 1 TiB");
+    sim(&["bounded"])
 }
 
 fn sim(words: &[&str]) -> Result<()> {
