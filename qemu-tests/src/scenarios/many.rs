@@ -14,7 +14,7 @@ use crate::say;
 use crate::verdict::check;
 
 const MODES: [&str; 3] = ["live", "staged", "save"];
-const PARAMETERS: &str = "ls.mem=24 ls.dirty=64 ls.tick=20 ls.publish=2 ls.busy=1";
+const PARAMETERS: &str = "ls.mem=16 ls.dirty=32 ls.tick=20 ls.publish=4 ls.busy=1";
 /// What the stub may have less of in the end: one allocation that was merged or split otherwise, not one for each take.
 const STUB_BYTES: u64 = 1024;
 /// What Xen may have less of for each take: less than a page.
