@@ -14,8 +14,10 @@ use crate::verdict::check;
 
 /// docs/operating/exit-codes.md.
 const NO_MEMORY: i32 = 17;
-/// What Xen has left then, in MiB: less than the 4 MiB that it gives a PV guest's shadows (xen/arch/x86/mm/shadow,
-/// shadow_enable).
+/// vCPUs that the guest may be given. Tracking a PV guest takes 128 pages for each of them from Xen, at the least
+/// (xen/arch/x86/mm/shadow/common.c, sh_min_allocation): 4 MiB.
+const VCPUS_MAX: u32 = 8;
+/// What Xen has left then, in MiB.
 const LEFT_MIB: u64 = 3;
 /// Two takes dwell while they copy.
 const DWELL: &str = "hold=copying:300000 holds=2";
@@ -24,7 +26,8 @@ const DWELL: &str = "hold=copying:300000 holds=2";
 pub fn run(lab: &Lab) -> Result<()> {
     lab.init_store()?;
     lab.start_stub(DWELL)?;
-    let guest = lab.create_guest(&GuestSpec { kind: GuestKind::Pv, ..target("midpv", 96, "ls.mem=16 ls.dirty=1") })?;
+    let spec = target("midpv", 96, "ls.mem=16 ls.dirty=1");
+    let guest = lab.create_guest(&GuestSpec { kind: GuestKind::Pv, maxvcpus: Some(VCPUS_MAX), ..spec })?;
     let mut ward = Ward::new(lab, &guest);
     ward.guard_store()?;
     too_little_memory(&mut ward).context("a host that is short of memory")?;
