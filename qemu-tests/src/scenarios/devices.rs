@@ -46,6 +46,7 @@ fn all_of(lab: &Lab, kind: GuestKind) -> Result<()> {
     let guest = create(lab, kind)?;
     let known = guest.warnings(lab)?;
     let cpus: &[usize] = if kind == GuestKind::Pv { &CPUS } else { &[] };
+    runs(lab, &guest, cpus).context("before any take")?;
     for mode in ["live", "staged"] {
         goes_on(lab, &guest, mode).with_context(|| format!("a take in mode {mode}"))?;
         runs(lab, &guest, cpus)?;

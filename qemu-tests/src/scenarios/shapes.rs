@@ -17,8 +17,8 @@ use crate::verdict::check;
 
 /// Until every processor has counted again.
 const BEAT_WAIT: Duration = Duration::from_secs(60);
-/// Until a guest of four processors has booted, and how often it is tried: under emulation the processors of such a guest
-/// now and then wait for one another for good when its kernel stops them all for a moment.
+/// Until a guest of four processors has booted, and how often it is tried: under emulation the processors of such a
+/// guest now and then wait for one another for good when its kernel stops them all for a moment.
 const BOOT_WAIT: Duration = Duration::from_secs(240);
 const BOOTS: usize = 3;
 /// Until a guest has the size that it was told.
