@@ -205,8 +205,8 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let dir = scratch("lvm");
         let (log, disks) = (dir.join("log"), dir.join("disks"));
-        let lvs = "case \"$*\" in *vg_name*) echo '  vg0';; *pool_lv*) [ ! -e $D/thin ] || echo pool;; esac; \
-                   case \"$*\" in */dev/sdb) exit 5;; esac";
+        let lvs = "case \"$*\" in */dev/sdb) exit 5;; esac; \
+                   case \"$*\" in *vg_name,pool_lv*) echo \"  vg0 $([ ! -e $D/thin ] || echo pool)\";; esac";
         for (name, body) in
             [("lvs", lvs), ("lvcreate", "echo \"$0 $*\" >>$D/log"), ("lvremove", "echo \"$0 $*\" >>$D/log")]
         {

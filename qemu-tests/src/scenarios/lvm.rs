@@ -34,8 +34,10 @@ pub fn run(lab: &Lab) -> Result<()> {
     spec.extra.push("disk = [\"phy:/dev/vg0/root,xvda,w\"]".to_owned());
     let guest = lab.create_guest(&spec)?;
     writes(lab, &guest)?;
-    let take = "livesave take lvm01 --mode live --max-pause none";
-    succeed(lab, &format!("{WITH_LVM} {take} --name good --hook 'sh /run/lvm-hook'"))?;
+    // Under emulation LVM itself needs long to start.
+    let take = "livesave take lvm01 --mode live --max-pause none --hook-timeout 2m";
+    let said = "|| { R=$?; cat /run/livesave/keeper.log >&2; exit $R; }";
+    succeed(lab, &format!("{WITH_LVM} {take} --name good --hook 'sh /run/lvm-hook' {said}"))?;
     let kept = kept(lab)?;
     let fails = "sh /run/lvm-hook; R=$?; [ $LIVESAVE_PHASE != captured ] || exit 3; exit $R";
     fails_with(lab, &format!("{WITH_LVM} {take} --name bad --hook '{fails}'"), HOOK_FAILED)?;
