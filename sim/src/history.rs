@@ -24,6 +24,8 @@ pub const ROOMY: u64 = SMALL + 1024;
 const CLEANING_STEPS: usize = 10_000;
 /// The uuid of the guest that is taken.
 pub const GUEST: [u8; 16] = [7; 16];
+/// Enough for a chain whose takes share what the others wrote.
+pub const LONG: u64 = ROOMY + 16 * 256;
 /// The attachment of every take.
 pub const CONFIG: &[u8] = b"{}";
 

@@ -11,7 +11,7 @@ use snapshot::store::{Store, StoreError, layout};
 use crate::content::{PACKS, Run, packed_run, random_runs, run};
 use crate::disk::{Disk, Faults};
 use crate::explore;
-use crate::history::{History, ROOMY, SMALL, TIGHT};
+use crate::history::{History, LONG, ROOMY, SMALL, TIGHT};
 use crate::rng::Rng;
 use crate::take;
 
@@ -35,7 +35,7 @@ pub const ALL: [(&str, &str, Work); 21] = [
     ("prune", "pruning to the last two", |_, faults| on_one(ROOMY, faults, prune)),
     ("diff", "what differs from the newest, removal of what is shared", |_, faults| on_one(ROOMY, faults, diffs)),
     ("chain", "one on top of the other, removed from below", |_, faults| on_one(ROOMY, faults, chain)),
-    ("long-chain", "until runs have to be merged", |_, faults| on_one(ROOMY, faults, long_chain)),
+    ("long-chain", "until runs have to be merged", |_, faults| on_one(LONG, faults, long_chain)),
     ("chain-clean", "a chain, pruned and cleaned", |_, faults| on_chain(faults)),
     ("full", "takes until the store is full, removal, takes", |_, faults| on_one(TIGHT, faults, full)),
     ("engine-save", "a whole take: the guest stands", |seed, faults| by_engine(seed, faults, Mode::Save)),
@@ -189,7 +189,7 @@ fn long_chain(history: &mut History, store: &mut Store<Disk>) -> Result<(), Stor
 
 /// A chain whose oldest snapshot is mostly superseded, pruned to its last two and cleaned, and what follows.
 fn on_chain(faults: Faults) -> History {
-    let mut history = History::with(ROOMY, &[("old@1", vec![run(0, 900, 2)])]);
+    let mut history = History::with(LONG, &[("old@1", vec![run(0, 900, 2)])]);
     let superseded: Run = (0..900).filter(|gfn| gfn % 150 > 2).map(|gfn| (gfn, Some(0))).collect();
     let whole = [run(0, 900, 2), superseded.clone(), run(900, 40, 3)];
     if let Ok(mut store) = history.open() {
@@ -204,8 +204,8 @@ fn on_chain(faults: Faults) -> History {
         let _ = history.since(
             &mut store,
             ("new@3", "new@2"),
-            &[run(0, 300, 9)],
-            &[whole.as_slice(), &[run(0, 300, 9)]].concat(),
+            &[run(0, 400, 9)],
+            &[whole.as_slice(), &[run(0, 400, 9)]].concat(),
         );
     }
     history
