@@ -81,6 +81,11 @@ impl Config {
         self.0["c_info"]["uuid"].as_str()
     }
 
+    /// The most memory that it may have, in KiB, if it says.
+    pub fn max_memory_kib(&self) -> Option<u64> {
+        self.0["b_info"]["max_memkb"].as_u64()
+    }
+
     /// Its kind: `pv`, `pvh`, `hvm`.
     pub fn kind(&self) -> Option<&str> {
         self.0["c_info"]["type"].as_str()

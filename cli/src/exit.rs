@@ -87,6 +87,8 @@ exits! {
     StoreWentBack = 42, "store-went-back", "the store is older than it was when last seen: a copy of its device?";
     StoreSwapped = 43, "store-swapped", "another store is on the device than was seen there";
     PauseTooLong = 44, "pause-too-long", "the pause would be longer than allowed; the guest was not suspended";
+    SenderGone = 45, "sender-gone", "`receive`: the sender broke off or fell silent; the guest stays with it";
+    BadStream = 46, "bad-stream", "`receive`: what came is no migration that could be restored; nothing is kept";
 }
 
 impl Exit {
@@ -136,6 +138,8 @@ impl Exit {
             Self::Inconsistent => "`livesave verify` shows which snapshots are whole; export those to another device",
             Self::StoreWentBack => "bring the newest copy back, or `livesave store accept` if this one is wanted",
             Self::StoreSwapped => "look at the stub's disk, or `livesave store accept` if this store is wanted",
+            Self::SenderGone => "xl's own words say why; `xl list` on its side shows the guest",
+            Self::BadStream => "send with `xl migrate -s '' GUEST 'livesave receive FILE'`, from Xen 4.14 or later",
             Self::PauseTooLong => "raise --max-pause, give the stub more memory, or try --on-busy throttle",
         }
     }

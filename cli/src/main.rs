@@ -14,6 +14,7 @@ mod host;
 mod image;
 mod keeper;
 mod queue;
+mod receive;
 mod seen;
 mod show;
 mod stub;

@@ -12,6 +12,8 @@ pub const KEEPER: Duration = Duration::from_secs(20);
 pub const XL_LIST: Duration = Duration::from_secs(30);
 /// For `xl restore` after the whole image was handed to it.
 pub const XL_RESTORE: Duration = Duration::from_secs(600);
+/// For the next byte of a migration that is received. libxl itself gives a guest 60 s to suspend.
+pub const SENDER: Duration = Duration::from_secs(300);
 
 /// The table of the document: name, length, what follows.
 #[cfg(test)]
@@ -21,4 +23,5 @@ pub const ROWS: &[(&str, Duration, &str)] = &[
     ("keeper's readiness", KEEPER, "`keeper-lost`; nothing was touched"),
     ("`xl list -l`", XL_LIST, "`xl-failed`; nothing was touched"),
     ("`xl restore` after the image's end", XL_RESTORE, "`xl-failed`"),
+    ("next byte of a migration", SENDER, "`sender-gone`"),
 ];

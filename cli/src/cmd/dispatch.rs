@@ -1,7 +1,7 @@
 //! Which command runs.
 
 use super::{
-    accept, cancel, check, doctor, export, init, list, prune, recover, restore, rm, size, status, take, verify,
+    accept, cancel, check, doctor, export, init, list, prune, receive, recover, restore, rm, size, status, take, verify,
 };
 use crate::args::{Cli, Command, Store};
 use crate::exit::Outcome;
@@ -30,6 +30,7 @@ pub fn run(cli: &Cli) -> Outcome {
         Command::Prune(prune) => prune::run(prune, &cli.place),
         Command::Verify { name, .. } => verify::run(name.as_deref(), &cli.place),
         Command::Export { name, output } => export::run(name, output, &cli.place),
+        Command::Receive { file, ignored } => receive::run(file, ignored, cli.place.json),
         Command::Restore(restore) => restore::run(restore, &cli.place),
     }
 }

@@ -14,6 +14,7 @@ mod list;
 mod preflight;
 mod progress;
 mod prune;
+mod receive;
 mod recover;
 mod restore;
 mod rm;

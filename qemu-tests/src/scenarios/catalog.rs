@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::{
     aftermath, bad_input, bad_middle, bad_pv, bad_shapes, boot, devices, endings, flask, guest, hook, kills, lvm, many,
-    oracle, others, oxenstored, pv, pv_hostile, registers, restores, rounds, shapes, staged, stock, stores,
+    oracle, others, oxenstored, pv, pv_hostile, receive, registers, restores, rounds, shapes, staged, stock, stores,
     take_restore, two,
 };
 use crate::lab::{Lab, Spec};
@@ -44,6 +44,7 @@ pub fn all() -> Vec<Scenario> {
         shared("stores", stores::run),
         shared("aftermath", aftermath::run),
         shared("devices", devices::run),
+        shared("receive", receive::run),
         shared("guest", guest::run),
         shared("oracle", oracle::run),
         shared("pv", pv::run),

@@ -25,6 +25,7 @@ mod others;
 mod oxenstored;
 mod pv;
 mod pv_hostile;
+mod receive;
 mod registers;
 mod restores;
 mod rounds;
