@@ -3,7 +3,9 @@
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::abi::domctl as raw;
-use crate::abi::vcpu::{VCPUOP_STOP_PERIODIC_TIMER, VcpuGuestContext};
+use crate::abi::vcpu::{
+    RUNSTATE_RUNNABLE, RunstateInfo, VCPUOP_GET_RUNSTATE_INFO, VCPUOP_STOP_PERIODIC_TIMER, VcpuGuestContext,
+};
 use crate::abi::xen::HYPERVISOR_VCPU_OP;
 use crate::domctl::{bounded, count};
 use crate::{DomId, Domctl, Error, Loan, Result, Transport};
@@ -140,4 +142,18 @@ pub fn stop_periodic_timer<T: Transport>(transport: &T, vcpu: u32) -> Result<()>
     // SAFETY: the operation has no argument.
     let value = unsafe { transport.call3(HYPERVISOR_VCPU_OP, VCPUOP_STOP_PERIODIC_TIMER, vcpu.into(), 0) };
     Error::check("VCPUOP_stop_periodic_timer", value).map(|_| ())
+}
+
+/// Nanoseconds for which one's own vCPU would have run and somebody else did, since it was made.
+///
+/// # Errors
+/// What Xen answered.
+pub fn stolen_ns<T: Transport>(transport: &T, vcpu: u32) -> Result<u64> {
+    let mut info = RunstateInfo::new_zeroed();
+    let loan = transport.lend_mut(info.as_mut_bytes())?;
+    // SAFETY: Xen writes one structure at the address, which is on loan.
+    let value = unsafe { transport.call3(HYPERVISOR_VCPU_OP, VCPUOP_GET_RUNSTATE_INFO, vcpu.into(), loan.address()) };
+    drop(loan);
+    Error::check("VCPUOP_get_runstate_info", value)?;
+    Ok(info.time[RUNSTATE_RUNNABLE as usize])
 }

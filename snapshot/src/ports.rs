@@ -45,6 +45,8 @@ pub struct DomainInfo {
     pub tot_pages: u64,
     /// Pages it may own.
     pub max_pages: u64,
+    /// Processor time that its vCPUs have used, nanoseconds.
+    pub cpu_time_ns: u64,
     /// Highest vCPU id.
     pub max_vcpu_id: u32,
 }
@@ -318,6 +320,8 @@ pub trait BlockDevice {
 pub trait Clock {
     /// Nanoseconds since some fixed instant.
     fn now_ns(&mut self) -> u64;
+    /// Nanoseconds, since some fixed instant, for which we would have run and others did on our processor.
+    fn stolen_ns(&mut self) -> u64;
 }
 
 /// What dom0 said to the running session.

@@ -148,6 +148,8 @@ counters! {
     staged = "staged",
     /// Our part of the pause as predicted before the suspend, microseconds; mode `staged`.
     predicted_us = "predicted-us",
+    /// The same as predicted when the guest stood and its last set was known, microseconds; mode `staged`.
+    renewed_us = "renewed-us",
     /// Percent of the guest's processor time that the keeper is asked to take away.
     throttle = "throttle",
     /// Pages sent with content that the store had already, in the guest's older snapshot: not written.

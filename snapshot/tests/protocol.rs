@@ -157,6 +157,7 @@ fn the_longest_status_fits_a_node() {
         staging: u64::MAX,
         staged: u64::MAX,
         predicted_us: u64::MAX,
+        renewed_us: u64::MAX,
         throttle: u64::MAX,
         shared: u64::MAX,
         elapsed_us: u64::MAX,

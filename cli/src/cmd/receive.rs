@@ -1,7 +1,7 @@
 //! `livesave receive`: the other end of `xl migrate`, which keeps the guest's image and leaves the guest where it is.
 //!
-//! xl gives its guest away only against the word "domain received, ready to unpause", which is never said here: whatever
-//! comes instead, and the end of this process is enough, makes it resume the guest (tools/xl/xl_migrate.c,
+//! xl gives its guest away only against the word "domain received, ready to unpause", which is never said here:
+//! whatever comes instead, and the end of this process is enough, makes it resume the guest (tools/xl/xl_migrate.c,
 //! migrate_domain, `failed_resume`). So there is no moment at which the death of anybody costs the guest.
 
 use crate::exit::{Exit, Outcome};
@@ -52,7 +52,7 @@ fn take(output: &Path, from: impl Read, mut to: impl Write) -> Outcome<Received>
     greeted.map_err(|error| Exit::SenderGone.fail(format_args!("the sender does not listen: {error}")))?;
     let mut tap = Tap::new(from, landing, HEAD_BYTES_MAX);
     let received = stream::receive(&mut tap)?;
-    tap.into_file().commit()?;
+    tap.into_file()?.commit()?;
     Ok(received)
 }
 

@@ -1,5 +1,5 @@
-//! The file of a received image. It has no name before it is whole and on the disk: whoever sees the name has the image,
-//! and a receiver that dies, or whose host does, leaves nothing.
+//! The file of a received image. It has no name before it is whole and on the disk: whoever sees the name has the
+//! image, and a receiver that dies, or whose host does, leaves nothing.
 //!
 //! Where the file system has no files without a name (NFS), a hidden name beside the final one stands in; a receiver
 //! that is killed leaves that.
@@ -12,8 +12,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// What is written between two waits for the disk: what is left to wait for at the end, while the guest stands, is less,
-/// and dom0's memory does not fill with an image that nobody reads.
+/// What is written between two waits for the disk: what is left to wait for at the end, while the guest stands, is
+/// less, and dom0's memory does not fill with an image that nobody reads.
 const SYNC_BYTES: u64 = 8 << 20;
 
 /// A file on its way to a name.

@@ -59,7 +59,7 @@ fn golden() -> Vec<u8> {
 fn taken(bytes: &[u8]) -> Result<(Received, Vec<u8>), Exit> {
     let mut tap = Tap::new(bytes, Vec::new(), 1 << 30);
     let received = receive(&mut tap).map_err(|failure| failure.exit)?;
-    Ok((received, tap.into_file()))
+    Ok((received, tap.into_file().unwrap()))
 }
 
 fn refused(bytes: &[u8]) -> Exit {

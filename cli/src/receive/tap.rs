@@ -1,5 +1,8 @@
 //! The wire from the sender to the file: every byte is taken once, goes to the file, and is looked at on the way.
 //!
+//! A disk that is full does not end it: the sender is heard out, and nothing is kept. A pipe that breaks kills xl's save
+//! helper before it has switched the guest's dirty tracking off (libxl__exec gives SIGPIPE back its default).
+//!
 //! Memory is one buffer; nothing that the sender says makes it larger. No wait is longer than [`waits::SENDER`], and no
 //! stream longer than its limit.
 
@@ -40,12 +43,14 @@ pub struct Tap<R, W> {
     buffer: Vec<u8>,
     taken: u64,
     limit: u64,
+    /// Why nothing more is written.
+    unwritten: Option<Failure>,
 }
 
 impl<R: Read, W: Write> Tap<R, W> {
     /// A wire that lets `limit` bytes pass.
     pub fn new(from: R, to: W, limit: u64) -> Self {
-        Self { from, to, buffer: vec![0; BUFFER], taken: 0, limit }
+        Self { from, to, buffer: vec![0; BUFFER], taken: 0, limit, unwritten: None }
     }
 
     /// Another limit, now that more is known.
@@ -58,9 +63,9 @@ impl<R: Read, W: Write> Tap<R, W> {
         self.taken
     }
 
-    /// The other end of the wire.
-    pub fn into_file(self) -> W {
-        self.to
+    /// The other end of the wire, if it has everything.
+    pub fn into_file(self) -> Outcome<W> {
+        self.unwritten.map_or(Ok(self.to), Err)
     }
 
     /// The next `N` bytes, which belong to `what`.
@@ -98,7 +103,10 @@ impl<R: Read, W: Write> Tap<R, W> {
                 Err(error) => return Err(self.broke_off(what, &error.to_string())),
             };
             let piece = &self.buffer[..got];
-            self.to.write_all(piece).map_err(|error| Exit::CannotWrite.fail(format_args!("the image: {error}")))?;
+            if self.unwritten.is_none() {
+                let failed = |error: io::Error| Exit::CannotWrite.fail(format_args!("the image: {error}"));
+                self.unwritten = self.to.write_all(piece).map_err(failed).err();
+            }
             look(usize::try_from(done).unwrap_or(usize::MAX), piece);
             (done, self.taken) = (done + got as u64, self.taken + got as u64);
         }
@@ -123,14 +131,15 @@ mod tests {
         assert_eq!(tap.pass(2, "the tail").unwrap_err().exit, Exit::BadStream, "the limit");
         tap.limit(9);
         assert_eq!(tap.pass(3, "the tail").unwrap_err().exit, Exit::SenderGone);
-        assert_eq!(tap.into_file(), b"abcdefgh");
+        assert_eq!(tap.into_file().unwrap(), b"abcdefgh");
     }
 
     #[test]
     fn a_full_disk_is_told_as_such() {
         let mut room = [0; 4];
         let mut tap = Tap::new(&b"abcdefgh"[..], &mut room[..], 100);
-        assert_eq!(tap.pass(8, "x").unwrap_err().exit, Exit::CannotWrite);
+        assert!(tap.pass(8, "x").is_ok(), "the sender is heard out");
+        assert_eq!((tap.taken(), tap.into_file().unwrap_err().exit), (8, Exit::CannotWrite));
     }
 
     #[test]

@@ -5,6 +5,10 @@ use super::xen::TrapInfo;
 constants! {
     /// vcpu_op: stop the 100 Hz timer with which a PV vCPU starts.
     VCPUOP_STOP_PERIODIC_TIMER: u64 = 7, "VCPUOP_stop_periodic_timer";
+    /// vcpu_op: how long a vCPU of one's own was in which state.
+    VCPUOP_GET_RUNSTATE_INFO: u64 = 4, "VCPUOP_get_runstate_info";
+    /// Such a state: it would have run, and somebody else did.
+    RUNSTATE_RUNNABLE: u64 = 1, "RUNSTATE_runnable";
     /// Context flags: the FPU area is valid.
     VGCF_I387_VALID: u64 = 1, "VGCF_i387_valid";
     /// Context flags: the vCPU is in kernel mode (PV).
@@ -20,6 +24,17 @@ constants! {
 }
 
 structs! {
+    /// How long a vCPU was in which state (vcpu.h).
+    RunstateInfo = "struct vcpu_runstate_info", 48 {
+        /// The state now.
+        state: i32 = "state" @ 0,
+        /// Padding.
+        pad: u32,
+        /// Since when, system time.
+        state_entry_time: u64 = "state_entry_time" @ 8,
+        /// Nanoseconds in each state, the present one included.
+        time: [u64; 4] = "time" @ 16,
+    }
     /// General registers (arch-x86/xen-x86_64.h).
     CpuUserRegs = "struct cpu_user_regs", 200 {
         /// r15.

@@ -230,6 +230,21 @@ fn plain_calls_pass_plain_numbers() {
 }
 
 #[test]
+fn what_others_took_of_our_time_is_one_of_four_states() {
+    let fake = Fake::new();
+    fake.expect(|call, memory| {
+        assert_eq!((call.number, &call.args[..2]), (24, &[4, 0][..]));
+        let mut info = [0; 48];
+        info[16..24].copy_from_slice(&7_u64.to_le_bytes());
+        info[24..32].copy_from_slice(&1234_u64.to_le_bytes());
+        memory.write(call.args[2], &info);
+        0
+    });
+    assert_eq!(vcpu::stolen_ns(&fake, 0), Ok(1234));
+    fake.finish();
+}
+
+#[test]
 fn last_words_are_read_by_xen() {
     let fake = Fake::new();
     fake.expect(|call, memory| {

@@ -183,6 +183,7 @@ impl DomainControl for XenTarget {
             hvm: info.is_hvm(),
             tot_pages: info.tot_pages,
             max_pages: info.max_pages,
+            cpu_time_ns: info.cpu_time_ns,
             max_vcpu_id: info.max_vcpu_id.unwrap_or(0),
         })
     }

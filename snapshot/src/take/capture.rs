@@ -5,12 +5,12 @@
 
 use super::engine::{Engine, Target};
 use super::look::{Look, running};
+use super::outlook::Renewed;
 use super::prepare::Work;
 use super::recorder::Recorder;
 use super::stage::{StageRun, drain};
 use crate::copy::{PassRun, scan};
 use crate::fault::Fault;
-use crate::policy::Outlook;
 use crate::ports::{Clock, Control, DomainInfo, ShutdownCode};
 use crate::session::{Capture, Observation, Trouble};
 use crate::status::{Counters, State};
@@ -98,17 +98,13 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
         self.counters.dirty = work.tracking.begin_last(self.target)?;
         work.tape.fetched(self.desk.now_ns().saturating_sub(asked_ns));
         work.tape.given(self.counters.dirty);
-        let to_copy = work.tracking.send.count();
-        let (ahead, again, free) = work.staging.as_ref().map_or((0, 0, 0), |staging| {
-            (staging.len() as u64, staging.overlap(&work.tracking.send), staging.capacity() - staging.used())
-        });
-        let outlook = Outlook { staging_pages: again.saturating_add(free), ..work.outlook };
+        let Renewed { to_copy, to_spend, outlook } = self.renew()?;
         if self.policy.is_too_long(to_copy, &outlook) {
             let reason =
                 format_args!("{to_copy} pages are left, which would take {} ms", outlook.pause_us(to_copy) / 1000);
             return Err(Trouble::new(Fault::PauseTooLong, reason));
         }
-        self.spend(ahead.saturating_add(to_copy - again))
+        self.spend(to_spend)
     }
 
     fn find_everything(&mut self) -> Result<(), Trouble> {

@@ -4,6 +4,7 @@ mod capture;
 mod desk;
 mod engine;
 mod look;
+mod meter;
 mod outlook;
 mod prepare;
 mod recorder;

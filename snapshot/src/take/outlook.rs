@@ -1,16 +1,29 @@
 //! What a pause will cost on this machine: the prices are measured on the guest that runs, before it is asked to stop.
 
 use super::engine::{Engine, Target};
+use super::meter::Meter;
 use super::recorder::Recorder;
 use crate::fault::Fault;
+use crate::policy::Outlook;
 use crate::ports::{BATCH_MAX, Clock, Control};
 use crate::session::{Trouble, limits};
 
 /// A round with fewer pages says nothing about the price of a page.
 const TELLING_PAGES: u64 = 256;
 
-/// Short calls in the pause beside the state, the bitmap and the pages: is tracking still on, is it still the guest.
-const CHECKS: u64 = 3;
+/// What the pause will be about.
+pub(super) struct Renewed {
+    /// Pages of the last set.
+    pub to_copy: u64,
+    /// Pages of the snapshot that are not in the store yet.
+    pub to_spend: u64,
+    /// With the room that is left.
+    pub outlook: Outlook,
+}
+
+/// Short calls in the pause beside the state, the bitmap and the pages (is tracking still on, is it still the guest):
+/// three, of which two are in what state and bitmap cost, for a reading of the meter is such a call.
+const CHECKS: u64 = 1;
 
 impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
     /// Before the guest is touched: reads the platform state and a batch of pages as the pause will, and refuses limits
@@ -19,19 +32,20 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
         if !self.policy.is_staged() {
             return Ok(());
         }
-        let start_ns = self.desk.now_ns();
+        let start = self.meter()?;
         let platform = &mut Self::work(&mut self.work)?.platform;
         self.target.rehearse_platform(&mut |kind, body| platform.push(kind, body))?;
         platform.bytes().map(|_| ())?;
         platform.clear();
-        let state_ns = self.desk.now_ns();
-        self.target.info()?;
-        let info_ns = self.desk.now_ns();
+        let state_ns = self.alone_ns(start)?;
+        let start = self.meter()?;
+        let check_ns = self.alone_ns(start)?;
+        let start = self.meter()?;
         let copied = self.try_copy()?;
-        let copied_ns = self.desk.now_ns();
+        let copied_ns = self.alone_ns(start)?;
         let outlook = &mut Self::work(&mut self.work)?.outlook;
-        outlook.fixed_ns = state_ns.saturating_sub(start_ns) + CHECKS * info_ns.saturating_sub(state_ns);
-        outlook.stage_ns = copied_ns.saturating_sub(info_ns).checked_div(copied).unwrap_or(0);
+        outlook.fixed_ns = state_ns + CHECKS * check_ns;
+        outlook.stage_ns = copied_ns.checked_div(copied).unwrap_or(0);
         self.counters.staging = outlook.staging_pages;
         if self.policy.can_be_met(outlook) {
             return Ok(());
@@ -60,23 +74,39 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
 
     /// After round 1: what a bitmap costs. The count is that of the bitmap.
     pub(super) fn price_the_bitmap(&mut self) -> Result<u64, Trouble> {
-        let start_ns = self.desk.now_ns();
+        let start = self.meter()?;
         let work = Self::work(&mut self.work)?;
         let count = self.target.peek(work.tracking.skip.words_mut())?;
         work.tracking.skip.clear();
         self.counters.peeks += 1;
-        let took_ns = self.desk.now_ns().saturating_sub(start_ns);
+        let took_ns = self.alone_ns(start)?;
         let outlook = &mut Self::work(&mut self.work)?.outlook;
         outlook.fixed_ns = outlook.fixed_ns.saturating_add(took_ns);
         Ok(count)
     }
 
     /// After each round that sent enough: what a page costs that goes to the store.
-    pub(super) fn price_the_store(&mut self, took_ns: u64, sent: u64) -> Result<(), Trouble> {
+    pub(super) fn price_the_store(&mut self, start: Meter, sent: u64) -> Result<(), Trouble> {
         if sent >= TELLING_PAGES {
+            let took_ns = self.alone_ns(start)?;
             Self::work(&mut self.work)?.outlook.store_ns = took_ns / sent;
         }
         Ok(())
+    }
+
+    /// The guest stands and the last set is known: what is left of it, and of the room for it. What was told before
+    /// counted pages that the guest might write; now they are counted.
+    pub(super) fn renew(&mut self) -> Result<Renewed, Trouble> {
+        let work = Self::work(&mut self.work)?;
+        let to_copy = work.tracking.send.count();
+        let (ahead, again, free) = work.staging.as_ref().map_or((0, 0, 0), |staging| {
+            (staging.len() as u64, staging.overlap(&work.tracking.send), staging.capacity() - staging.used())
+        });
+        let outlook = Outlook { staging_pages: again.saturating_add(free), ..work.outlook };
+        if self.policy.is_staged() {
+            self.counters.renewed_us = outlook.pause_us(to_copy);
+        }
+        Ok(Renewed { to_copy, to_spend: ahead.saturating_add(to_copy - again), outlook })
     }
 }
 

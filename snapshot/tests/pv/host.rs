@@ -66,6 +66,7 @@ impl DomainControl for Host {
             hvm: false,
             tot_pages: guest.p2m.iter().flatten().count() as u64,
             max_pages: 5000,
+            cpu_time_ns: 0,
             max_vcpu_id: guest.vcpus.len() as u32 - 1,
         })
     }
@@ -240,6 +241,10 @@ impl Clock for Wire {
     fn now_ns(&mut self) -> u64 {
         self.now_ns += 1000;
         self.now_ns
+    }
+
+    fn stolen_ns(&mut self) -> u64 {
+        0
     }
 }
 

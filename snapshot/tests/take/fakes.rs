@@ -172,7 +172,7 @@ impl GuestMemory for Target {
         for (index, gfn) in gfns.iter().enumerate() {
             let page = {
                 let mut world = self.0.borrow_mut();
-                world.now_ns += 1_000;
+                world.spend(1_000);
                 if index % 16 == 0 && world.setup.writes > 0 {
                     world.guest_writes();
                 }
@@ -197,7 +197,7 @@ impl Target {
     fn land_one(&mut self, index: usize, gfn: Gfn, at: &mut dyn Landing) -> Result<(), Stop> {
         let page = {
             let mut world = self.0.borrow_mut();
-            world.now_ns += 1_000;
+            world.spend(1_000);
             if index.is_multiple_of(16) && world.setup.writes > 0 {
                 world.guest_writes();
             }
@@ -222,6 +222,10 @@ pub struct Line(pub Shared);
 impl Clock for Line {
     fn now_ns(&mut self) -> u64 {
         self.0.borrow().now_ns
+    }
+
+    fn stolen_ns(&mut self) -> u64 {
+        self.0.borrow().guest_ran_ns
     }
 }
 

@@ -77,6 +77,8 @@ pub struct Setup {
     pub obeys: bool,
     /// What a call takes.
     pub call_ns: u64,
+    /// Nanoseconds that the guest takes of the one processor, while it runs, for each of ours.
+    pub guest_share: u64,
 }
 
 impl Default for Setup {
@@ -109,6 +111,7 @@ impl Default for Setup {
             acks: false,
             obeys: false,
             call_ns: 30_000,
+            guest_share: 0,
         }
     }
 }

@@ -80,6 +80,20 @@ fn what_does_not_fit_goes_to_disk_in_the_pause() {
     assert!(status.counters.pause_pages > 200);
     let (said, was) = (status.counters.predicted_us, status.counters.pause_us);
     assert!(said.abs_diff(was) * 10 <= said, "predicted {said} us, was {was} us");
+    let said = status.counters.renewed_us;
+    assert!(said.abs_diff(was) * 10 <= said, "renewed {said} us, was {was} us");
+}
+
+/// A guest that shares the stub's processor makes every round longer, and no pause.
+#[test]
+fn what_the_guest_takes_of_the_processor_is_not_predicted() {
+    let tight = Setup { staging_kib: Some(4 * 100), writes: 300, max_pause_ms: None, ..staged() };
+    for guest_share in [0, 1, 4] {
+        let counters = sealed(Setup { guest_share, ..tight.clone() }).0.counters;
+        let (said, renewed, was) = (counters.predicted_us, counters.renewed_us, counters.pause_us);
+        assert!(renewed.abs_diff(was) * 10 <= renewed, "{guest_share}: renewed {renewed} us, was {was} us");
+        assert!(was * 10 <= said * 11 && said * 10 <= was * 12, "{guest_share}: predicted {said} us, was {was} us");
+    }
 }
 
 #[test]

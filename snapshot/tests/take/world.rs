@@ -54,6 +54,7 @@ pub struct World {
     pub setup: Setup,
     rng: u64,
     pub now_ns: u64,
+    pub guest_ran_ns: u64,
     pub calls: u64,
     /// Those of them on the target.
     pub target_calls: u64,
@@ -98,6 +99,7 @@ impl World {
         let mut world = Self {
             rng: setup.seed,
             now_ns: 1_000,
+            guest_ran_ns: 0,
             calls: 0,
             target_calls: 0,
             memory: vec![None; setup.gfns],
@@ -179,8 +181,15 @@ impl World {
         }
     }
 
+    /// While the guest runs it takes its share of the processor.
+    pub fn spend(&mut self, ns: u64) {
+        let taken_ns = if self.running() { ns * self.setup.guest_share } else { 0 };
+        self.guest_ran_ns += taken_ns;
+        self.now_ns += ns + taken_ns;
+    }
+
     pub fn pass(&mut self, ns: u64) {
-        self.now_ns += ns;
+        self.spend(ns);
         for _ in 0..self.setup.writes {
             self.guest_writes();
         }
@@ -291,6 +300,7 @@ impl World {
             hvm: true,
             tot_pages: self.tot_pages(),
             max_pages: 4000,
+            cpu_time_ns: self.guest_ran_ns,
             max_vcpu_id: 1,
         }
     }
