@@ -2,7 +2,7 @@
 //!
 //! `lab` boots the nested host and drives its dom0; `scenarios` are the tests, one file each; `runner` gives the
 //! verdicts, `say` keeps the words of machines that run side by side apart. `wire`, `pattern`, `counter`, `digest`,
-//! `context` and `talk` are shared with the programs in `bin/`, which run inside the nested machines; `image` reads
+//! `context`, `standing` and `talk` are shared with the programs in `bin/`, which run inside the nested machines; `image` reads
 //! what a save image holds.
 
 pub mod context;
@@ -14,6 +14,7 @@ pub mod pattern;
 pub mod runner;
 pub mod say;
 pub mod scenarios;
+pub mod standing;
 pub mod talk;
 pub mod verdict;
 pub mod wire;

@@ -4,6 +4,7 @@
 //! cache directory (`$LIVESAVE_CACHE`, or `~/.cache/livesave`).
 
 mod abi;
+mod bench;
 mod flask;
 mod images;
 mod packages;
@@ -36,6 +37,8 @@ enum Verb {
     Dist(verbs::dist::Args),
     /// The paper's evaluation, with our policies against a model of its guests.
     Simulate(simulate::Args),
+    /// The paper's mechanisms and ours on guests under nested Xen, measured from outside.
+    Bench(bench::Args),
     /// The store in a simulated world: power cuts, damage, safeguards left out.
     Sim(verbs::sim::Args),
     /// Exactly what CI runs.
@@ -56,6 +59,7 @@ fn main() -> anyhow::Result<()> {
         Verb::Test(args) => verbs::test::run(&args),
         Verb::Dist(args) => verbs::dist::run(&args),
         Verb::Simulate(args) => simulate::run(&args),
+        Verb::Bench(args) => bench::run(&args),
         Verb::Sim(args) => verbs::sim::run(&args),
         Verb::Ci(args) => verbs::ci::run(&args),
         Verb::Abi => abi::run(),

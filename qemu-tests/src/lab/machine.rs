@@ -76,6 +76,8 @@ pub struct Spec {
     pub xen_extra: String,
     /// Words for dom0's command line.
     pub dom0_extra: String,
+    /// What each disk takes in a second, reads and writes together; without it what the host's takes.
+    pub disk_bytes_per_second: Option<u64>,
     /// `vda`, `vdb`, ...
     pub disks: Vec<Disk>,
 }
@@ -98,6 +100,7 @@ impl Spec {
             cpus: 1,
             xen_extra: String::new(),
             dom0_extra: String::new(),
+            disk_bytes_per_second: None,
             disks,
         }
     }
@@ -123,7 +126,9 @@ impl Spec {
             add(&["-device", &format!("virtserialport,chardev=port{port},name=livesave.{port}")]);
         }
         for (index, disk) in self.disks.iter().enumerate() {
-            add(&["-drive", &format!("id=disk{index},file={},format=raw,if=none,cache=unsafe", disk.name)]);
+            let rate = self.disk_bytes_per_second.map(|rate| format!(",throttling.bps-total={rate}"));
+            let options = format!("format=raw,if=none,cache=unsafe{}", rate.unwrap_or_default());
+            add(&["-drive", &format!("id=disk{index},file={},{options}", disk.name)]);
             add(&["-device", &format!("virtio-blk-pci,drive=disk{index}")]);
         }
         arguments

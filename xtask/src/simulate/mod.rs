@@ -2,7 +2,7 @@
 
 mod mechanism;
 mod model;
-mod plot;
+pub mod plot;
 mod replay;
 mod report;
 mod shapes;

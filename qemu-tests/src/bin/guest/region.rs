@@ -14,6 +14,8 @@ pub struct Region {
     writes: u64,
     seed: u64,
     set: usize,
+    /// The state of the generator that chooses pages; `None`: they come in turn.
+    random: Option<u64>,
     next_dirty: usize,
     next_verify: usize,
     passes: u64,
@@ -32,6 +34,7 @@ impl Region {
             writes: 0,
             seed: settings.seed,
             set,
+            random: settings.random.then_some(settings.seed | 1),
             next_dirty: 0,
             next_verify: 0,
             passes: 0,
@@ -56,8 +59,17 @@ impl Region {
     pub fn dirty(&mut self, count: usize) {
         for _ in 0..count {
             self.write(self.next_dirty);
-            self.next_dirty = (self.next_dirty + 1) % self.set;
+            self.next_dirty = self.following() % self.set;
         }
+    }
+
+    /// The next page, or any (Marsaglia's xorshift64).
+    fn following(&mut self) -> usize {
+        let Some(state) = &mut self.random else { return self.next_dirty + 1 };
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        (*state >> 16) as usize
     }
 
     /// Checks the next `count` pages, and the table at the end of each pass; returns how many were wrong.

@@ -15,6 +15,8 @@ pub struct Settings {
     pub dirty: usize,
     /// Pages of the working set that is rewritten in turn; 0 for all.
     pub set: usize,
+    /// Rewrites pages of that set at random instead of in turn.
+    pub random: bool,
     /// Pages checked in each tick.
     pub verify: usize,
     /// Milliseconds from tick to tick.
@@ -49,6 +51,7 @@ impl Settings {
             mem_mib: size("ls.mem", 32).max(1),
             dirty: size("ls.dirty", 64),
             set: size("ls.set", 0),
+            random: value("ls.random", 0) == 1,
             verify: size("ls.verify", 64),
             tick_ms: value("ls.tick", 50),
             publish: value("ls.publish", 4).max(1),

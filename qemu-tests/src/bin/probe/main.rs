@@ -8,6 +8,7 @@ mod peace;
 mod pv;
 mod rounds;
 mod selftest;
+mod standing;
 mod state;
 mod stock;
 mod strike;
@@ -38,6 +39,7 @@ const USAGE: &str = "usage: probe COMMAND DOMID
   image FILE  `page gfn type digest`, `record type length bytes` of such an image; the domid does not matter
   talk       a number to the guest's network card and back, again and again, until killed; the domid does not matter
   suspendwatch [MICROSECONDS]: each change of the shutdown flag, polled at this interval (500), until killed
+  standing   each change between running and standing still, with Xen's time, until killed; follows a migration
   strike STUB destroy|kill PID...: `stood_us=N`: how long the guest stood after their end
   resume     fast resume, as `xc_domain_resume`
   pause, unpause
@@ -74,6 +76,7 @@ fn main() -> Result<()> {
         ("logdirty", [what]) => state::log_dirty(&probe, what, &mut out)?,
         ("suspendwatch", []) => watch::run(&probe, watch::INTERVAL_US, &mut out)?,
         ("suspendwatch", [interval]) => watch::run(&probe, interval.parse().context("the interval")?, &mut out)?,
+        ("standing", []) => standing::run(&probe, &mut out)?,
         ("strike", [stub, blow @ ..]) => strike::run(&probe, stub, blow, &mut out)?,
         ("resume", []) => state::resume(&probe, &mut out)?,
         ("pause", []) => probe.xen.pause(domain)?,

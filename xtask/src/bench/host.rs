@@ -1,0 +1,167 @@
+//! The nested host of a benchmark: its machine, its guests, one run.
+//!
+//! All mechanisms write to disks of the same rate, which is below what any of them could use; the observer is the same
+//! for all. A guest is as good as new after each run, or it is made anew.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use qemu_tests::lab::{Guest, GuestSpec, Lab, STORE_DEVICE, STUB, Spec, TARGET_LABEL};
+use qemu_tests::standing::Change;
+
+use super::plan::{Bed, Mechanism};
+use super::sample::{Backend, Numbers};
+
+/// The longest run.
+const RUN_WAIT: Duration = Duration::from_secs(900);
+/// Until a process in dom0 has begun.
+const BEGIN_WAIT: Duration = Duration::from_secs(60);
+/// What the disk's rate is measured with.
+const DD_MIB: u64 = 16;
+/// Where images go: the scratch disk, as slow as the store's.
+const IMAGE: &str = "/scratch/bench.image";
+/// The observer's words.
+const SEEN: &str = "/run/bench.standing";
+
+/// What a benchmark needs of the machine beside the ordinary.
+pub fn machine(mut spec: Spec, bytes_per_second: u64) -> Spec {
+    // Later words win: Xen's own log is a cost in the pause.
+    "sched=credit loglvl=warning guest_loglvl=warning".clone_into(&mut spec.xen_extra);
+    spec.disk_bytes_per_second = Some(bytes_per_second);
+    spec
+}
+
+/// A guest that writes at random into half of its memory as fast as it may, or nothing at all.
+pub fn guest(bed: Bed, memory_mib: u32) -> GuestSpec {
+    let (load, pages) = (if bed.writes { "w" } else { "i" }, memory_mib / 2 * 256);
+    let mut spec = GuestSpec::new(&format!("bench-{}-{load}", bed.kind()));
+    (spec.kind, spec.memory_mib, spec.label) = (bed.kind, memory_mib, Some(TARGET_LABEL.to_owned()));
+    let work = if bed.writes { "ls.dirty=256 ls.random=1 ls.tick=1" } else { "ls.dirty=0 ls.tick=100" };
+    spec.parameters = format!("ls.mem={} ls.set={pages} ls.verify=8 ls.publish=5 {work}", memory_mib / 2);
+    spec
+}
+
+/// What `dd` past the page cache takes, in KiB a second, on the store's disk before it is one; and what memory takes.
+pub fn rates(lab: &Lab) -> Result<(f64, f64)> {
+    let timed = |command: &str, kib: u64| -> Result<f64> {
+        let started = Instant::now();
+        let output = lab.run_for(command, RUN_WAIT)?;
+        ensure!(output.status == 0, "`{command}`: {}", output.errors());
+        Ok(kib as f64 / started.elapsed().as_secs_f64())
+    };
+    let disk = format!("dd if=/dev/zero of={STORE_DEVICE} bs=1M count={DD_MIB} oflag=direct");
+    let memory = "dd if=/dev/zero of=/dev/null bs=64k count=8192";
+    Ok((timed(&disk, DD_MIB * 1024)?, timed(memory, 8192 * 64)?))
+}
+
+/// One run. Whatever is not as it must be afterwards is an error, and the run counts nowhere.
+pub fn run(lab: &Lab, guest: &Guest, cap: u32, mechanism: Mechanism) -> Result<Numbers> {
+    prepare(lab, guest, cap)?;
+    let before = backend(lab);
+    let observer = observe(lab, guest)?;
+    let started = Instant::now();
+    let done = perform(lab, &guest.name, mechanism);
+    let total_us = u64::try_from(started.elapsed().as_micros()).ok();
+    let changes = observer(lab)?;
+    let numbers = done?.observed(&changes).map_err(anyhow::Error::msg)?;
+    let after = backend(lab);
+    settle(lab, guest)?;
+    let numbers = Numbers { total_us: numbers.total_us.or(total_us), ..numbers };
+    Ok(match (mechanism, before, after) {
+        (Mechanism::Take(_), Some(before), Some(after)) => numbers.with_backend(before, after),
+        _ => numbers,
+    })
+}
+
+/// A guest that xl built anew has neither its cap nor its word that it can suspend.
+fn prepare(lab: &Lab, guest: &Guest, cap: u32) -> Result<()> {
+    let cap = if cap == 100 { 0 } else { cap };
+    let node = format!("/local/domain/{}/control/feature-suspend", guest.domid(lab)?);
+    lab.sh(&format!("xl sched-credit -d {} -c {cap}; xenstore-write {node} 1; rm -f {IMAGE}*", guest.name)).map(drop)
+}
+
+/// The guest runs, and no page of it is wrong.
+fn settle(lab: &Lab, guest: &Guest) -> Result<()> {
+    let counter = guest.next_counter(lab)?;
+    ensure!(counter.errors == 0, "pages of the guest are wrong: {counter:?}");
+    Ok(())
+}
+
+fn observe(lab: &Lab, guest: &Guest) -> Result<impl FnOnce(&Lab) -> Result<Vec<Change>>> {
+    let watch = format!("probe standing {} >{SEEN} 2>{SEEN}.err & echo $! >{SEEN}.pid", guest.domid(lab)?);
+    lab.sh(&format!("rm -f {SEEN}; {{ {watch}; }} </dev/null"))?;
+    lab.wait_until("the observer looks", BEGIN_WAIT, |lab| Ok(lab.run(&format!("test -s {SEEN}"))?.status == 0))?;
+    Ok(|lab: &Lab| {
+        lab.sh(&format!("kill $(cat {SEEN}.pid)")).context("the observer ended by itself")?;
+        let text = String::from_utf8(lab.get_bytes(SEEN)?).context("the observer's words")?;
+        Ok(text.lines().filter_map(Change::parse).collect())
+    })
+}
+
+/// What the store's backend counted; nothing where it counts nothing.
+fn backend(lab: &Lab) -> Option<Backend> {
+    let command = format!(
+        "cd /sys/bus/xen-backend/devices/vbd-$(xl domid {STUB})-51712/statistics && \
+         echo $(($(cat rd_req)+$(cat wr_req)+$(cat f_req))) $(cat wr_sect) \
+         $(awk '/blkif-backend/ {{ n += $2 }} END {{ print n + 0 }}' /proc/interrupts)"
+    );
+    Backend::parse(&lab.run(&command).ok()?.text())
+}
+
+fn perform(lab: &Lab, name: &str, mechanism: Mechanism) -> Result<Numbers> {
+    match mechanism {
+        Mechanism::XlSave => save(lab, name),
+        Mechanism::XlMigrate => migrate(lab, name),
+        Mechanism::Receive => {
+            let command = format!("xl migrate -s '' {name} 'livesave receive --json {IMAGE}'");
+            // For xl it failed: the guest is still here.
+            let output = lab.run_for(&command, RUN_WAIT)?;
+            Numbers::of_receive(&output.errors()).with_context(|| format!("`{command}`: {}", output.errors()))
+        }
+        Mechanism::Take(mode) => take(lab, name, mode),
+    }
+}
+
+fn take(lab: &Lab, name: &str, mode: &str) -> Result<Numbers> {
+    let command = format!("livesave take {name} --name bench --mode {mode} --max-pause none --json");
+    let output = lab.run_for(&command, RUN_WAIT)?;
+    ensure!(output.status == 0, "`{command}` ended with {}: {}", output.status, output.errors());
+    let taken = serde_json::from_str(&output.text()).with_context(|| format!("`{command}`: {}", output.text()))?;
+    lab.sh(&format!("livesave rm {name}@bench"))?;
+    let numbers = Numbers::of_take(&taken);
+    Ok(Numbers { total_us: taken.get("elapsed_us").and_then(serde_json::Value::as_u64), ..numbers })
+}
+
+/// Past the page cache, as a disk that is slower than memory would have it for a guest of any size.
+fn save(lab: &Lab, name: &str) -> Result<Numbers> {
+    let command = format!(
+        "mkfifo {IMAGE}.fifo && {{ dd if={IMAGE}.fifo of={IMAGE} bs=1M iflag=fullblock oflag=direct & \
+         xl save -c {name} {IMAGE}.fifo; R=$?; wait; [ $R = 0 ] && stat -c %s {IMAGE}; }}"
+    );
+    let output = lab.run_for(&command, RUN_WAIT)?;
+    ensure!(output.status == 0, "xl save: {}", output.errors());
+    Ok(Numbers { bytes: output.text().trim().parse().ok(), ..Numbers::default() })
+}
+
+fn migrate(lab: &Lab, name: &str) -> Result<Numbers> {
+    let count = "/run/bench.bytes";
+    let command = format!("xl migrate -s '' {name} 'dd bs=64k 2>{count} | xl migrate-receive' && cat {count}");
+    let output = lab.run_for(&command, RUN_WAIT)?;
+    ensure!(output.status == 0, "xl migrate: {}", output.errors());
+    let bytes = output.text().lines().find_map(|line| line.split_once(" bytes")?.0.parse().ok());
+    Ok(Numbers { bytes, ..Numbers::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use qemu_tests::lab::GuestKind;
+
+    #[test]
+    fn a_guest_writes_half_of_its_memory_or_nothing() {
+        let writes = guest(Bed { kind: GuestKind::Pv, writes: true }, 96);
+        assert!(writes.config().contains("ls.set=12288") && writes.config().contains("ls.random=1"));
+        let idle = guest(Bed { kind: GuestKind::Pvh, writes: false }, 96);
+        assert!(idle.config().contains("ls.dirty=0") && idle.name != writes.name);
+    }
+}
