@@ -6,15 +6,6 @@ use snapshot::request::H_MILLI_MAX;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// `receive` is started by xl, not by people.
-const RECEIVE_HELP: &str = "\
-xl starts it, with its pipes as standard input and output:
-  xl migrate -s '' GUEST 'livesave receive FILE'
-  xl migrate -s '' GUEST 'ssh HOST livesave receive FILE'
-  xl migrate -s 'livesave receive FILE' GUEST localhost
-xl then says that the migration failed and resumes the guest: so it has to end. FILE is there if and only if it is
-whole; `xl restore FILE` takes it. `livesave take` has the shorter pause, and keeps many snapshots.";
-
 /// Live snapshots of running Xen guests.
 #[derive(Debug, Parser)]
 #[command(
@@ -82,7 +73,7 @@ pub enum Command {
         output: String,
     },
     /// Keep what `xl migrate` sends as an xl save image; the guest stays where it is
-    #[command(after_help = RECEIVE_HELP)]
+    #[command(after_help = crate::receive::HELP)]
     Receive {
         /// The file to make, for `xl restore`
         file: PathBuf,

@@ -2,8 +2,8 @@
 //!
 //! `lab` boots the nested host and drives its dom0; `scenarios` are the tests, one file each; `runner` gives the
 //! verdicts, `say` keeps the words of machines that run side by side apart. `wire`, `pattern`, `counter`, `digest`,
-//! `context`, `standing` and `talk` are shared with the programs in `bin/`, which run inside the nested machines; `image` reads
-//! what a save image holds.
+//! `context`, `standing` and `talk` are shared with the programs in `bin/`, which run inside the nested machines;
+//! `image` reads what a save image holds.
 
 pub mod context;
 pub mod counter;

@@ -1,7 +1,7 @@
 //! The wire from the sender to the file: every byte is taken once, goes to the file, and is looked at on the way.
 //!
-//! A disk that is full does not end it: the sender is heard out, and nothing is kept. A pipe that breaks kills xl's save
-//! helper before it has switched the guest's dirty tracking off (libxl__exec gives SIGPIPE back its default).
+//! A disk that is full does not end it: the sender is heard out, and nothing is kept. A pipe that breaks kills xl's
+//! save helper before it has switched the guest's dirty tracking off (libxl__exec gives SIGPIPE back its default).
 //!
 //! Memory is one buffer; nothing that the sender says makes it larger. No wait is longer than [`waits::SENDER`], and no
 //! stream longer than its limit.

@@ -74,6 +74,7 @@ pub fn all() -> Vec<Scenario> {
         Scenario { slow: true, ..shared("shapes_more", shapes::run_more) },
         Scenario { slow: true, ..shared("many_all", many::run_all) },
         Scenario { slow: true, ..shared("many_pv", many::run_pv) },
+        Scenario { slow: true, ..shared("receive_all", receive::run_all) },
         // Not in CI: each takes seven to ten minutes, most of them deadlines that have to pass, or rounds.
         Scenario { slow: true, ..shared("bad_pv", bad_pv::run) },
         Scenario { slow: true, ..shared("devices_pv", devices::run_pv) },

@@ -1,7 +1,7 @@
 //! What work costs once the guest stands, measured while it runs.
 //!
-//! Where guest and stub share a processor the guest takes its turns in the middle of what is measured, and takes none in
-//! the pause. What it took from us is at most what it ran, and at most what others took from us: on a host with a
+//! Where guest and stub share a processor the guest takes its turns in the middle of what is measured, and takes none
+//! in the pause. What it took from us is at most what it ran, and at most what others took from us: on a host with a
 //! processor for each it is nothing, whatever the guest does.
 
 use super::engine::{Engine, Target};

@@ -1,7 +1,7 @@
 //! What is compared with what: mechanisms, guests, loads, and the order of the runs.
 //!
-//! The number of the run changes slowest: whenever time runs out, every cell has as many runs as any other, give or take
-//! one.
+//! The number of the run changes slowest: whenever time runs out, every cell has as many runs as any other, give or
+//! take one.
 
 use qemu_tests::lab::GuestKind;
 
