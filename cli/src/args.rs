@@ -73,14 +73,7 @@ pub enum Command {
         output: String,
     },
     /// Keep what `xl migrate` sends as an xl save image; the guest stays where it is
-    #[command(after_help = crate::receive::HELP)]
-    Receive {
-        /// The file to make, for `xl restore`
-        file: PathBuf,
-        /// What `xl migrate -s COMMAND` adds
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-        ignored: Vec<String>,
-    },
+    Receive(crate::receive::Args),
     /// Bring a snapshot back with `xl restore`
     Restore(Restore),
     /// Remove a snapshot

@@ -30,7 +30,7 @@ pub fn run(cli: &Cli) -> Outcome {
         Command::Prune(prune) => prune::run(prune, &cli.place),
         Command::Verify { name, .. } => verify::run(name.as_deref(), &cli.place),
         Command::Export { name, output } => export::run(name, output, &cli.place),
-        Command::Receive { file, ignored } => receive::run(file, ignored, cli.place.json),
+        Command::Receive(args) => receive::run(&args.file, &args.ignored, cli.place.json),
         Command::Restore(restore) => restore::run(restore, &cli.place),
     }
 }

@@ -17,10 +17,12 @@ const PARAMETERS: &str = "ls.mem=40 ls.set=6400 ls.dirty=1600 ls.verify=32 ls.ti
 const FRACTION: u64 = 10;
 /// Pages sent, in percent of the memory.
 const SENT_PERCENT: u64 = 115;
-/// No pause is longer than was told before the suspend, which counts all that the guest may write by then; and it is
-/// what was predicted when the guest stood, in the best of three: who else uses the one emulated processor makes a run
-/// late, never early. Both within so many percent.
+/// No pause is longer, by more than so many percent, than was told before the suspend, which counts all that the guest
+/// may write by then, or than was predicted when it stood. On one emulated processor that guest, stub and dom0 share, a
+/// page costs less when the guest stands than it did while it ran, even without the guest's own time.
 const PREDICTED_PERCENT: u64 = 10;
+/// Nor is the best of them more than this much of the pause.
+const BOUND_PERCENT: u64 = 150;
 const TIGHT_RUNS: usize = 3;
 /// A twelfth of the set.
 const TIGHT: &str = "2M";
@@ -81,17 +83,19 @@ fn compare(live: &Value, staged: &Value) -> Result<()> {
 
 /// With too little memory the rest goes to the store in the pause, and that was told before.
 fn predicted(runs: &[Value]) -> Result<()> {
-    let mut wrong = Vec::new();
+    let mut excess = Vec::new();
     for run in runs {
         let pause = |what: &str| number(run, &format!("/pause/{what}"));
         let (told, said, was) = (pause("predicted_us")?, pause("renewed_us")?, pause("stub_us")?);
         say!("   too little staging: at most {told} us, predicted {said} us, was {was} us");
         check(pause("staged")? == pause("staging")?, || format!("staging was not too little: {run}"))?;
         check(was * 100 <= told * (100 + PREDICTED_PERCENT), || format!("{was} us are longer than told: {run}"))?;
-        wrong.push(said.abs_diff(was) * 100 / said.max(1));
+        check(was * 100 <= said * (100 + PREDICTED_PERCENT), || format!("{was} us, predicted were {said}: {run}"))?;
+        excess.push(said * 100 / was.max(1));
     }
-    let least = wrong.iter().copied().min().unwrap_or(u64::MAX);
-    check(least <= PREDICTED_PERCENT, || format!("predictions were wrong by {wrong:?} percent"))
+    // A bound that is always far away says nothing.
+    let least = excess.iter().copied().min().unwrap_or(u64::MAX);
+    check(least <= BOUND_PERCENT, || format!("predicted were {excess:?} percent of what it was"))
 }
 
 /// The guest's own cap; it has one, so that "none" would be noticed too.
@@ -130,7 +134,7 @@ mod tests {
 
     fn taken(stub_us: u64, pages: u64) -> Value {
         let mut pause = serde_json::json!({"stub_us": stub_us, "pages": 5, "staged": 5, "staging": 5});
-        pause["predicted_us"] = 280.into();
+        pause["predicted_us"] = 100.into();
         pause["renewed_us"] = 100.into();
         serde_json::json!({"memory_pages": 100, "pages": pages, "zero_pages": 0, "pause": pause})
     }
@@ -143,9 +147,9 @@ mod tests {
     }
 
     #[test]
-    fn the_best_of_the_predictions_counts() {
-        assert!(predicted(&[taken(300, 1), taken(110, 1), taken(50, 1)]).is_ok());
-        assert!(predicted(&[taken(300, 1), taken(111, 1), taken(89, 1)]).is_err());
-        assert!(predicted(&[taken(309, 1), taken(110, 1), taken(90, 1)]).is_err(), "longer than told");
+    fn a_prediction_is_a_bound_and_not_far_away() {
+        assert!(predicted(&[taken(50, 1), taken(110, 1), taken(67, 1)]).is_ok());
+        assert!(predicted(&[taken(90, 1), taken(111, 1)]).is_err(), "longer than predicted");
+        assert!(predicted(&[taken(50, 1), taken(66, 1)]).is_err(), "far away");
     }
 }

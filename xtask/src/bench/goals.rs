@@ -21,7 +21,7 @@ impl Goal {
     }
 }
 
-/// All goals for which this benchmark has an observer. `half`: the cap at which half the memory is written all the time.
+/// All goals for which this benchmark has an observer. Without a cap the guest writes to half of its memory.
 pub fn goals(cells: &Cells, kind: &str, dd_kib_per_s: Option<f64>) -> Vec<Goal> {
     const HALF: u32 = 100;
     let value = |mechanism: &str, cap: u32, name: &str| cells.median(kind, cap, mechanism, name);
