@@ -31,7 +31,7 @@ pub struct Args {
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// MiB of the guests.
-    #[arg(long, default_value_t = 96)]
+    #[arg(long, default_value_t = 160)]
     memory: u32,
     /// KiB that each disk takes in a second.
     #[arg(long, default_value_t = 8192)]
