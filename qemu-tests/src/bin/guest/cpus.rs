@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::Published;
@@ -42,8 +42,9 @@ fn watch(cpu: usize, shared: &Published) {
     loop {
         let mut only = CpuSet::new();
         only.set(cpu);
-        // Refused while the processor is offline; a thread whose processor goes offline is moved to another one.
-        if sched_setaffinity(None, &only).is_ok() && sched_getcpu() == cpu {
+        // Refused while the processor is offline, else the thread is there when the call returns. Not asked is getcpu:
+        // in a PV guest it answers by RDPID, and Xen does not switch TSC_AUX on a processor without RDTSCP, as here.
+        if sched_setaffinity(None, &only).is_ok() {
             turn(cpu, shared);
         }
         thread::sleep(TURN);
