@@ -163,6 +163,7 @@ impl DomainControl for Guest {
             tot_pages: POPULATED,
             max_pages: world.gfns,
             max_vcpu_id: 1,
+            cpu_time_ns: 0,
         })
     }
 
@@ -263,6 +264,10 @@ impl GuestMemory for Guest {
 impl Clock for Guest {
     fn now_ns(&mut self) -> u64 {
         self.0.borrow().now_ns
+    }
+
+    fn stolen_ns(&mut self) -> u64 {
+        0
     }
 }
 
