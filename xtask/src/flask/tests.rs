@@ -26,6 +26,8 @@ event { send }: <domain_type>
 ## may be done to livesave_t_self
 
 ## may be done to livesave_t_channel
+
+## dom0_t may do but while a take runs
 ";
     assert_eq!(body, expected);
 }
