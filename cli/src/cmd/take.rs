@@ -251,6 +251,7 @@ fn report(name: &SnapshotName, mode: args::Mode, status: &Option<Status>, ending
         }));
     }
     let row = |what: &str, value: String| vec![what.to_owned(), value];
+    let shared = (!base.is_empty()).then(|| row("shared with", format!("{base}: {} pages", c.shared)));
     show::print(&show::table(
         &["snapshot", &name.to_string()],
         [
@@ -258,7 +259,6 @@ fn report(name: &SnapshotName, mode: args::Mode, status: &Option<Status>, ending
             row("rounds", c.round.to_string()),
             row("pages sent", format!("{} ({} zero, {} skipped) of {}", c.pages, c.zero, c.skipped, c.memory)),
             row("bytes", show::size(c.bytes)),
-            row("found in", if base.is_empty() { "-".to_owned() } else { format!("{base}: {} pages", c.shared) }),
             row("total time", show::time(c.elapsed_us)),
             row("pause", show::time(total)),
             row("  guest freezes", show::time(parts[0])),
@@ -266,7 +266,9 @@ fn report(name: &SnapshotName, mode: args::Mode, status: &Option<Status>, ending
             row("  resume", show::time(parts[2])),
             row("  hook, beside the copy", ending.hook_us.map_or_else(|| "-".to_owned(), show::time)),
             row("  predicted capture", if c.staging > 0 { show::time(c.predicted_us) } else { "-".to_owned() }),
-        ],
+        ]
+        .into_iter()
+        .chain(shared),
     ))
 }
 

@@ -3,9 +3,9 @@
 use anyhow::Result;
 
 use super::{
-    aftermath, bad_input, bad_middle, bad_pv, bad_shapes, boot, devices, endings, flask, guest, hook, kills, lvm, many,
-    oracle, others, oxenstored, pv, pv_hostile, receive, registers, restores, rounds, shapes, staged, stock, stores,
-    take_restore, two,
+    aftermath, bad_input, bad_middle, bad_pv, bad_shapes, boot, devices, diff, endings, flask, guest, hook, kills, lvm,
+    many, oracle, others, oxenstored, pv, pv_hostile, receive, registers, restores, rounds, shapes, staged, stock,
+    stores, take_restore, two,
 };
 use crate::lab::{Lab, Spec};
 
@@ -50,6 +50,7 @@ pub fn all() -> Vec<Scenario> {
         shared("pv", pv::run),
         shared("others", others::run),
         shared("two", two::run),
+        shared("diff", diff::run),
         shared("hook", hook::run),
         shared("lvm", lvm::run),
         Scenario { name: "oxenstored", boot: Boot::Fresh(oxenstored::machine), slow: false, run: oxenstored::run },

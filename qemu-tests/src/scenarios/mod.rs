@@ -12,6 +12,7 @@ mod bad_shapes;
 mod boot;
 mod catalog;
 mod devices;
+mod diff;
 mod endings;
 mod flask;
 mod guest;
