@@ -61,13 +61,13 @@ pub fn all() -> Vec<Scenario> {
         Scenario { slow: true, ..shared("staged", staged::run) },
         // Not in CI: nine takes; pv has two.
         Scenario { slow: true, ..shared("pv_more", pv::run_more) },
-        // Not in CI: it has passed once only.
+        // Not in CI: what it shows changes seldom.
         Scenario { slow: true, ..shared("pv_hostile", pv_hostile::run) },
         // Not in CI: the guests of several processors and the two writers of each page take five minutes and more.
         Scenario { slow: true, ..shared("shapes", shapes::run) },
         Scenario { slow: true, ..shared("stock", stock::run) },
         Scenario { slow: true, ..shared("stock_pv", stock::run_pv) },
-        // Not in CI: it has passed once only.
+        // Not in CI: what it shows changes seldom.
         Scenario { slow: true, ..shared("bad_shapes", bad_shapes::run) },
         // Not in CI: six minutes.
         Scenario { slow: true, ..shared("many", many::run) },
