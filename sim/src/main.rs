@@ -1,4 +1,5 @@
-//! The simulator: the production store on a disk that loses, tears, reorders and lies, with power cuts everywhere.
+//! The simulator: the production store on a disk that loses, tears, reorders and lies, with power cuts everywhere; and
+//! hostile bytes for every parser, those of the drivers too.
 //!
 //! Deterministic: seed and workload give the same run again. `cargo xtask sim` runs it. It uses the store as the stub
 //! does, with nothing of its own between the two but the disk.
