@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::lab::{Lab, Spec};
 use crate::say;
@@ -123,9 +123,7 @@ impl Worker<'_> {
     }
 
     fn run_one(&mut self, scenario: &Scenario) -> Result<()> {
-        if let Boot::Fresh(change) = scenario.boot {
-            let mut spec = self.named(scenario.name);
-            change(&mut spec);
+        if let Some(spec) = self.own(scenario)? {
             let lab = boot(&spec, self.install)?;
             let result = checked(scenario, &lab);
             lab.poweroff()?;
@@ -145,6 +143,19 @@ impl Worker<'_> {
             let _ = lab.poweroff();
         }
         result
+    }
+
+    /// The scenario's own machine, if it wants one.
+    fn own(&self, scenario: &Scenario) -> Result<Option<Spec>> {
+        let mut spec = self.named(scenario.name);
+        match scenario.boot {
+            Boot::Shared => return Ok(None),
+            Boot::Fresh(change) => change(&mut spec),
+            Boot::Unshadowed => {
+                spec.images.xen = spec.images.unshadowed.clone().context("no hypervisor without shadow paging")?;
+            }
+        }
+        Ok(Some(spec))
     }
 
     fn named(&self, name: &str) -> Spec {

@@ -24,9 +24,19 @@ pub fn set_limit(pages: u64) {
     LIMIT.store(pages, Ordering::Relaxed);
 }
 
+/// First MFN beyond the machine's RAM.
+pub fn limit() -> u64 {
+    LIMIT.load(Ordering::Relaxed)
+}
+
 /// The pfn of a machine frame; None beyond RAM, in a hole of the table, and where the entry names no pfn.
 pub fn pfn(mfn: Mfn) -> Option<Pfn> {
-    if mfn.raw() >= LIMIT.load(Ordering::Relaxed) {
+    entry(mfn).filter(|value| value & NO_PFN == 0).map(Pfn::new)
+}
+
+/// What the table says of a machine frame; None beyond RAM and in a hole of the table.
+pub fn entry(mfn: Mfn) -> Option<u64> {
+    if mfn.raw() >= limit() {
         return None;
     }
     let address = MACH2PHYS_VIRT_START + mfn.raw() * 8;
@@ -34,5 +44,5 @@ pub fn pfn(mfn: Mfn) -> Option<Pfn> {
     // SAFETY: the routine may read any address, since its fault is caught once traps are installed, and RAM's bound
     // keeps the address inside the table; `value` is ours.
     let read = unsafe { m2p_read(address, &raw mut value) };
-    (read == 1 && value & NO_PFN == 0).then(|| Pfn::new(value))
+    (read == 1).then_some(value)
 }

@@ -27,6 +27,8 @@ const TOOLS: &str = "xen-tools";
 pub struct Images {
     /// The hypervisor.
     pub xen: PathBuf,
+    /// One without shadow paging, where a scenario asks for it.
+    pub unshadowed: Option<PathBuf>,
     /// Kernel of dom0 and of the guests.
     pub vmlinuz: PathBuf,
     /// dom0's initramfs.
@@ -266,7 +268,7 @@ mod tests {
     #[test]
     fn the_command_line_enforces_flask_and_names_the_policy_last() {
         let [xen, vmlinuz, dom0, policy, scratch, tools] = ["x", "v", "d", "p", "s", "t"].map(PathBuf::from);
-        let images = Images { xen, vmlinuz, dom0, policy, scratch, tools };
+        let images = Images { xen, unshadowed: None, vmlinuz, dom0, policy, scratch, tools };
         let arguments = Spec::new(images, "/nowhere".into()).arguments();
         let after = |name: &str| {
             let at = arguments.iter().position(|word| word == name).unwrap();

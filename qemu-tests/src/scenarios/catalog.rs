@@ -4,8 +4,8 @@ use anyhow::Result;
 
 use super::{
     aftermath, bad_input, bad_middle, bad_pv, bad_shapes, boot, devices, diff, endings, flask, guest, hook, kills, lvm,
-    many, oracle, others, oxenstored, pv, pv_hostile, receive, registers, restores, rounds, shapes, staged, stock,
-    stores, take_restore, two,
+    many, no_shadow, oracle, others, oxenstored, pv, pv_hostile, pv_tables, receive, registers, restores, rounds,
+    shapes, staged, stock, stores, take_restore, two,
 };
 use crate::lab::{Lab, Spec};
 
@@ -16,6 +16,8 @@ pub enum Boot {
     Shared,
     /// One of its own, changed by this function.
     Fresh(fn(&mut Spec)),
+    /// One of its own, whose hypervisor has no shadow paging, and knows 32-bit PV guests.
+    Unshadowed,
 }
 
 /// One test under nested Xen.
@@ -63,6 +65,9 @@ pub fn all() -> Vec<Scenario> {
         Scenario { slow: true, ..shared("pv_more", pv::run_more) },
         // Not in CI: what it shows changes seldom.
         Scenario { slow: true, ..shared("pv_hostile", pv_hostile::run) },
+        Scenario { slow: true, ..shared("pv_tables", pv_tables::run) },
+        // Not in CI: it takes a second hypervisor.
+        Scenario { name: "no_shadow", boot: Boot::Unshadowed, slow: true, run: no_shadow::run },
         // Not in CI: the guests of several processors and the two writers of each page take five minutes and more.
         Scenario { slow: true, ..shared("shapes", shapes::run) },
         Scenario { slow: true, ..shared("stock", stock::run) },

@@ -18,7 +18,8 @@ use crate::lab::{Guest, GuestKind, Lab};
 use crate::say;
 use crate::verdict::check;
 
-const IMAGE: &str = "/scratch/stock.image";
+/// What Xen's writer writes.
+pub(super) const IMAGE: &str = "/scratch/stock.image";
 /// Records of a libxc stream (docs/specs/libxc-migration-stream.pandoc).
 const TSC_INFO: u32 = 8;
 const HVM_CONTEXT: u32 = 9;
@@ -60,8 +61,15 @@ fn rings(lab: &Lab, guest: &Guest, kind: GuestKind) -> Result<BTreeMap<u64, &'st
 fn equals(lab: &Lab, guest: &Guest, kind: GuestKind, mode: &str) -> Result<()> {
     let rings = rings(lab, guest, kind)?;
     let before = guest.counter(lab)?.context("no counter")?;
-    // The stub says `flushing` when tracking is off and it will not look at the guest again. The helper is what the
-    // policy keeps off while a take runs.
+    take(lab, guest, mode)?;
+    let after = guest.wait_whole_pass(lab)?;
+    check(after.errors == 0 && after.ticks > before.ticks, || format!("after the take: {before:?}, {after:?}"))?;
+    compare(lab, guest, kind, mode, &rings).map(drop)
+}
+
+/// Takes the guest; while it stands, Xen's writer writes its image as well. The stub says `flushing` when tracking is
+/// off and it will not look at the guest again. The helper is what the policy keeps off while a take runs.
+pub(super) fn take(lab: &Lab, guest: &Guest, mode: &str) -> Result<()> {
     let hook = format!(
         "{IN_PAUSE}; set -e; S=/local/domain/$(xl domid livesave)/data/livesave/status; i=0; \
          until xenstore-read $S | grep -q state=flushing; do i=$((i+1)); [ $i -lt 300 ]; sleep 0.1; done; \
@@ -74,13 +82,22 @@ fn equals(lab: &Lab, guest: &Guest, kind: GuestKind, mode: &str) -> Result<()> {
              || {{ cat /run/livesave/keeper.log >&2; false; }}",
             guest.name
         ),
-    )?;
-    let after = guest.wait_whole_pass(lab)?;
-    check(after.errors == 0 && after.ticks > before.ticks, || format!("after the take: {before:?}, {after:?}"))?;
+    )
+    .map(drop)
+}
+
+/// The export of a [`take`] against the image that Xen's writer wrote then; the number of page tables in both.
+pub(super) fn compare(
+    lab: &Lab,
+    guest: &Guest,
+    kind: GuestKind,
+    mode: &str,
+    rings: &BTreeMap<u64, &'static str>,
+) -> Result<usize> {
     words::tracking_is_off(lab, guest)?;
     let stock = Stock::parse(&lab.sh(&format!("probe image 0 {IMAGE}"))?)?;
     let ours = oracle::export(lab, &format!("{}@{mode}", guest.name))?;
-    same_frames(&stock.frames, &ours.frames, &rings, "the export, against Xen's image")?;
+    same_frames(&stock.frames, &ours.frames, rings, "the export, against Xen's image")?;
     let tables = stock.kinds.len();
     check((tables > 0) == (kind == GuestKind::Pv), || format!("Xen's image has {tables} page tables"))?;
     check(stock.kinds == ours.kinds, || {
@@ -93,7 +110,8 @@ fn equals(lab: &Lab, guest: &Guest, kind: GuestKind, mode: &str) -> Result<()> {
     })?;
     say!("   the export, against Xen's image: {tables} page tables of the same type");
     let records: Vec<(u32, Vec<u8>)> = ours.records.into_iter().zip(ours.bodies).collect();
-    same_records(&stock.records, &records)
+    same_records(&stock.records, &records)?;
+    Ok(tables)
 }
 
 /// What Xen's writer wrote.

@@ -4,6 +4,7 @@ mod boot;
 pub mod dom0;
 pub mod hypervisor;
 pub mod kernel;
+pub mod narrow;
 pub mod policy;
 pub mod programs;
 pub mod stubdom;

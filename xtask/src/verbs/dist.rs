@@ -21,7 +21,7 @@ const CONFIG: &str = "docs/operating/livesave.cfg";
 /// Runs the verb.
 pub fn run(_args: &Args) -> Result<()> {
     packages::ensure_installed()?;
-    let hypervisor = images::hypervisor::build()?;
+    let hypervisor = images::hypervisor::build(images::hypervisor::Kind::Usual)?;
     let policy = images::policy::build(&hypervisor)?;
     let dir = programs()?;
     copy(&policy, &dir.join("xenpolicy"))?;
@@ -47,8 +47,9 @@ pub fn programs() -> Result<PathBuf> {
     let dir = paths::target_dir("dist")?;
     copy(&built.stub, &dir.join("livesave-stubdom"))?;
     copy(&built.cli, &dir.join("livesave"))?;
-    // Not for installation: the nested tests boot it in the stub's place.
+    // Not for installation: what the nested tests boot as guests or in the stub's place.
     copy(&built.prober, &paths::target_dir("images")?.join("prober"))?;
+    images::narrow::build()?;
     copy(&paths::root().join(CONFIG), &dir.join("livesave.cfg"))?;
     Ok(dir)
 }

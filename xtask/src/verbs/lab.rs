@@ -113,6 +113,7 @@ pub fn install(lab: &Lab) -> Result<()> {
         ("dist/livesave", "/usr/sbin/livesave"),
         ("dist/livesave.cfg", "/etc/xen/livesave.cfg"),
         ("images/prober", "/boot/prober"),
+        ("images/narrow", "/boot/narrow"),
     ];
     let mut copied = 0;
     for (name, to) in files {

@@ -5,11 +5,12 @@
 use anyhow::{Context, Result, ensure};
 use qemu_tests::lab::registers;
 use qemu_tests::runner::{self, Report};
-use qemu_tests::scenarios::{self, Scenario};
+use qemu_tests::scenarios::{self, Boot, Scenario};
 
 use super::{dist, lab};
+use crate::images::hypervisor::{self, Kind};
 use crate::sh::{self, cmd, heading};
-use crate::{flask, images::hypervisor, packages, paths};
+use crate::{flask, packages, paths};
 
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args, Default)]
@@ -106,9 +107,12 @@ fn nested(chosen: &[Scenario], args: &Args) -> Result<Report> {
         dist::programs()?;
     }
     heading("FLASK policy");
-    flask::prove(&hypervisor::build()?.source)?;
+    flask::prove(&hypervisor::build(Kind::Usual)?.source)?;
     heading("what the nested tests boot");
-    let base = lab::spec(paths::target_dir("qemu")?.join("test"))?;
+    let mut base = lab::spec(paths::target_dir("qemu")?.join("test"))?;
+    if chosen.iter().any(|scenario| matches!(scenario.boot, Boot::Unshadowed)) {
+        base.images.unshadowed = Some(hypervisor::build(Kind::Unshadowed)?.xen);
+    }
     heading("argument registers: the test kernel in dom0's place");
     registers(&base, &paths::target_dir("images")?.join("prober"))?;
     heading("nested tests");

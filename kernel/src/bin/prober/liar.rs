@@ -20,6 +20,8 @@ const WORDS: u64 = 512;
 /// A frame of Xen's or dom0's, and one of nobody.
 const FOREIGN: u64 = 1;
 const BEYOND: u64 = 1 << 38;
+/// Bit of a page table's entry.
+const PRESENT: u64 = 1;
 /// Between two changes of a guest that is never done.
 const PACE_NS: u64 = 100_000;
 
@@ -35,7 +37,7 @@ pub fn lie(name: &str, port: EvtchnPort) -> Option<()> {
             put(P2M_VADDR, VADDR);
             put(P2M_CR3, page.frame << 12);
             put(GENERATION, 1);
-            Some(GENERATION).filter(|_| name == "restless")
+            Some((GENERATION, [2, 4])).filter(|_| name == "restless")
         }
         "foreign" | "beyond" => {
             page.fill(if name == "foreign" { FOREIGN } else { BEYOND });
@@ -46,13 +48,23 @@ pub fn lie(name: &str, port: EvtchnPort) -> Option<()> {
         "loop" => {
             page.fill(page.frame);
             put(TREE, page.frame);
-            Some(page.address + (WORDS - 1) * 8)
+            Some((page.address + (WORDS - 1) * 8, [2, 4]))
+        }
+        // The page tables of the list are one page, which is every level and the list itself; Xen knows nothing of it,
+        // and one entry changes all the time while the generation says that nothing does.
+        "swap" => {
+            page.fill(page.frame << 12 | PRESENT);
+            put(P2M_VADDR, VADDR);
+            put(P2M_CR3, page.frame << 12);
+            put(GENERATION, 2);
+            let words = [page.frame, FOREIGN].map(|frame| frame << 12 | PRESENT);
+            Some((page.address + (PFNS / WORDS - 1) * 8, words))
         }
         _ => return None,
     };
     info!("lying: {name}");
     for count in 1u64.. {
-        restless.iter().for_each(|&place| put(place, count * 2));
+        restless.iter().for_each(|&(place, words)| put(place, words[(count % 2) as usize]));
         hv::wait_and_clear(port, time::now_ns() + PACE_NS);
     }
     None

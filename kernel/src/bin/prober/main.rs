@@ -4,9 +4,13 @@
 //! outcome goes to the console (`probe DOMID NAME ERRNO`, 0 = allowed) and to `data/livesave/probe/DOMID`, and
 //! `data/livesave/probe/done` is written last. Booted as dom0 it tests the argument registers instead (`slots.rs`).
 //! With `arity=N` it ends with a call of N arguments, whose registers dom0 reads (`registers.rs`).
-//! With `fault=NAME` it commits that fault (`faults.rs`), with `lie=NAME` it lies about its p2m (`liar.rs`).
+//! With `fault=NAME` it commits that fault (`faults.rs`), with `lie=NAME` it lies about its p2m (`liar.rs`), with
+//! `shift=FRAMES` it is a good guest that rewrites page tables all the time (`shift/`).
 //! It never belongs into an installation: where the policy fails, its probes take effect.
 #![cfg_attr(feature = "image", no_std, no_main)]
+
+#[cfg(feature = "image")]
+extern crate alloc;
 
 #[cfg(feature = "image")]
 mod faults;
@@ -16,6 +20,8 @@ mod liar;
 mod probes;
 #[cfg(feature = "image")]
 mod registers;
+#[cfg(feature = "image")]
+mod shift;
 #[cfg(feature = "image")]
 mod slots;
 #[cfg(feature = "image")]
@@ -28,8 +34,6 @@ fn main() {
 
 #[cfg(feature = "image")]
 mod image {
-    extern crate alloc;
-
     use alloc::format;
     use alloc::string::String;
     use core::fmt::Write;
@@ -39,7 +43,7 @@ mod image {
     use xen_drivers::xenstore::{Nodes, XsError};
     use xen_hypercall::DomId;
 
-    use super::{faults, liar, probes, registers, slots};
+    use super::{faults, liar, probes, registers, shift, slots};
 
     /// Most targets.
     const TARGETS: usize = 8;
@@ -68,6 +72,9 @@ mod image {
             _ = liar::lie(name.trim(), start.store_port);
             panic::die(&"no such lie, or no memory for it");
         }
+        if let Some(frames) = start.command_line().and_then(shifting) {
+            shift::shift(start_info, start, frames);
+        }
         let Some(targets) = start.command_line().and_then(targets) else {
             panic::die(&"command line: want target=DOMID, one to eight times");
         };
@@ -79,6 +86,12 @@ mod image {
 
     fn arity(line: &str) -> Option<u64> {
         line.split_ascii_whitespace().find_map(|word| word.strip_prefix("arity=")?.parse().ok())
+    }
+
+    fn shifting(line: &str) -> Option<usize> {
+        line.split_ascii_whitespace()
+            .find_map(|word| word.strip_prefix("shift=")?.parse().ok())
+            .filter(|&count| count > 0)
     }
 
     fn targets(line: &str) -> Option<heapless::Vec<DomId, TARGETS>> {

@@ -46,9 +46,43 @@ fn read(probe: &Probe, mfns: &[u64], mut each: impl FnMut(usize, &mut [u8; PAGE_
     Ok(())
 }
 
+fn content(probe: &Probe, mfns: &[u64]) -> Result<Vec<u64>> {
+    let mut all = Vec::new();
+    read(probe, mfns, |_, page| {
+        all.extend(words(page));
+        Ok(())
+    })?;
+    Ok(all)
+}
+
+/// The frames of the linear list, which Linux keeps, by the page table of the first vCPU: p2m_cr3 names a frame of the
+/// former life until a restored guest has run.
+fn list(probe: &Probe, address: u64, count: u64) -> Result<Vec<u64>> {
+    let mut context = VcpuGuestContext::new_zeroed();
+    probe.xen.getvcpucontext(probe.domain, 0, &mut context)?;
+    let mut tables = vec![context.ctrlreg[3] >> 12];
+    let last = address + count * 8 - 1;
+    for shift in [39, 30, 21, 12] {
+        let cut = |address: u64| (address & 0xffff_ffff_ffff) >> shift;
+        let (skip, wanted) = ((cut(address) % 512) as usize, (cut(last) - cut(address) + 1) as usize);
+        let entries = content(probe, &tables)?;
+        tables = entries.into_iter().skip(skip).take(wanted).map(|entry| (entry & ADDRESS) >> 12).collect();
+    }
+    Ok(tables)
+}
+
+/// The same of the three-level tree, which the test kernel keeps: a list of lists of frames.
+fn tree_leaves(probe: &Probe, root: u64, count: u64) -> Result<Vec<u64>> {
+    let leaves = count.div_ceil(512) as usize;
+    let mut lists = content(probe, &[root])?;
+    lists.truncate(leaves.div_ceil(512));
+    let mut frames = content(probe, &lists)?;
+    frames.truncate(leaves);
+    Ok(frames)
+}
+
 impl P2m {
-    /// The linear list, which Linux keeps (struct arch_shared_info: max_pfn, p2m_vaddr), by the page table of the first
-    /// vCPU: p2m_cr3 names a frame of the former life until a restored guest has run.
+    /// As the guest's shared_info has it (struct arch_shared_info: max_pfn, the tree, p2m_vaddr).
     fn read(probe: &Probe) -> Result<Self> {
         let info = probe.xen.getdomaininfo(probe.domain, None)?;
         ensure!(!info.is_hvm(), "domain {} is not PV", probe.domain);
@@ -57,27 +91,10 @@ impl P2m {
             arch.extend(words(page).skip(3088 / 8).take(6));
             Ok(())
         })?;
-        let (count, address) = (arch[0], arch[4]);
-        ensure!(address != 0 && count > 0 && count < PFNS_MAX, "no linear p2m: {arch:x?}");
-        let mut context = VcpuGuestContext::new_zeroed();
-        probe.xen.getvcpucontext(probe.domain, 0, &mut context)?;
-        let mut tables = vec![context.ctrlreg[3] >> 12];
-        let last = address + count * 8 - 1;
-        for shift in [39, 30, 21, 12] {
-            let cut = |address: u64| (address & 0xffff_ffff_ffff) >> shift;
-            let (skip, wanted) = ((cut(address) % 512) as usize, (cut(last) - cut(address) + 1) as usize);
-            let mut entries = Vec::new();
-            read(probe, &tables, |_, page| {
-                entries.extend(words(page));
-                Ok(())
-            })?;
-            tables = entries.into_iter().skip(skip).take(wanted).map(|entry| (entry & ADDRESS) >> 12).collect();
-        }
-        let mut mfns = Vec::new();
-        read(probe, &tables, |_, page| {
-            mfns.extend(words(page));
-            Ok(())
-        })?;
+        let (count, tree, address) = (arch[0], arch[1], arch[4]);
+        ensure!(count > 0 && count < PFNS_MAX, "no p2m: {arch:x?}");
+        let leaves = if address == 0 { tree_leaves(probe, tree, count)? } else { list(probe, address, count)? };
+        let mut mfns = content(probe, &leaves)?;
         mfns.truncate(count as usize);
         let pfns = (0..).zip(&mfns).filter(|(_, mfn)| **mfn < PFNS_MAX).map(|(pfn, mfn)| (*mfn, pfn)).collect();
         Ok(Self { mfns, pfns })
