@@ -8,7 +8,7 @@
 use super::Tap;
 use crate::config::Config;
 use crate::exit::{Exit, Failure, Outcome};
-use snapshot::ports::PAGE_SIZE;
+use snapshot::ports::{PAGE_SIZE, RecordKind};
 use snapshot::stream;
 use std::io::{Read, Write};
 
@@ -42,38 +42,21 @@ pub struct Received {
     pub bytes: u64,
 }
 
-/// A record that is understood.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Kind(u32);
+/// Records of libxl that a device model has (docs/specs/libxl-migration-stream.pandoc).
+const EMULATOR_XENSTORE_DATA: RecordKind = RecordKind(0x2);
+const EMULATOR_CONTEXT: RecordKind = RecordKind(0x3);
 
-impl Kind {
-    const END: Self = Self(0x0);
-    const PAGE_DATA: Self = Self(0x1);
-    const X86_PV_INFO: Self = Self(0x2);
-    const X86_PV_P2M_FRAMES: Self = Self(0x3);
-    const X86_PV_VCPU_BASIC: Self = Self(0x4);
-    const SHARED_INFO: Self = Self(0x7);
-    const HVM_CONTEXT: Self = Self(0x9);
-    const HVM_PARAMS: Self = Self(0xa);
-    const CHECKPOINT: Self = Self(0xe);
-    const CHECKPOINT_DIRTY_PFN_LIST: Self = Self(0xf);
-    const STATIC_DATA_END: Self = Self(0x10);
-    /// The last that is known.
-    const X86_MSR_POLICY: Self = Self(0x12);
-    /// A reader that does not know it goes on without it.
-    const OPTIONAL: u32 = 0x8000_0000;
-
-    const EMULATOR_XENSTORE_DATA: Self = Self(0x2);
-    const EMULATOR_CONTEXT: Self = Self(0x3);
-}
+/// The last record of libxc that is known.
+const LAST_KNOWN: RecordKind = RecordKind::X86_MSR_POLICY;
 
 /// Without these there is no guest.
-const NEEDED_HVM: [(Kind, &str); 2] = [(Kind::HVM_CONTEXT, "HVM_CONTEXT"), (Kind::HVM_PARAMS, "HVM_PARAMS")];
-const NEEDED_PV: [(Kind, &str); 4] = [
-    (Kind::X86_PV_INFO, "X86_PV_INFO"),
-    (Kind::X86_PV_P2M_FRAMES, "X86_PV_P2M_FRAMES"),
-    (Kind::X86_PV_VCPU_BASIC, "X86_PV_VCPU_BASIC"),
-    (Kind::SHARED_INFO, "SHARED_INFO"),
+const NEEDED_HVM: [(RecordKind, &str); 2] =
+    [(RecordKind::HVM_CONTEXT, "HVM_CONTEXT"), (RecordKind::HVM_PARAMS, "HVM_PARAMS")];
+const NEEDED_PV: [(RecordKind, &str); 4] = [
+    (RecordKind::X86_PV_INFO, "X86_PV_INFO"),
+    (RecordKind::X86_PV_P2M_FRAMES, "X86_PV_P2M_FRAMES"),
+    (RecordKind::X86_PV_VCPU_BASIC, "X86_PV_VCPU_BASIC"),
+    (RecordKind::SHARED_INFO, "SHARED_INFO"),
 ];
 
 /// Takes a whole migration, as the sender gives it after the banner, to its last byte and no further.
@@ -117,8 +100,8 @@ fn libxl<R: Read, W: Write>(tap: &mut Tap<R, W>, received: &mut Received) -> Out
     libxc(tap, received)?;
     for _ in 0..LIBXL_RECORDS_MAX {
         match record(tap, "libxl's records")? {
-            (Kind::END, 0) => return Ok(()),
-            (Kind::EMULATOR_XENSTORE_DATA | Kind::EMULATOR_CONTEXT, length) => padded(tap, length, "the device model")?,
+            (RecordKind::END, 0) => return Ok(()),
+            (EMULATOR_XENSTORE_DATA | EMULATOR_CONTEXT, length) => padded(tap, length, "the device model")?,
             (kind, length) => return Err(bad(format_args!("a record of libxl, type {:#x}, {length} bytes", kind.0))),
         }
     }
@@ -139,22 +122,24 @@ fn libxc<R: Read, W: Write>(tap: &mut Tap<R, W>, received: &mut Received) -> Out
     loop {
         let (kind, length) = record(tap, "libxc's records")?;
         match kind {
-            Kind::END if length == 0 => return complete(received, seen),
-            Kind::PAGE_DATA if seen & bit(Kind::STATIC_DATA_END) == 0 => return Err(bad("pages before static data")),
-            Kind::PAGE_DATA => received.pages += page_data(tap, length)?,
-            Kind::END | Kind::CHECKPOINT | Kind::CHECKPOINT_DIRTY_PFN_LIST => {
+            RecordKind::END if length == 0 => return complete(received, seen),
+            RecordKind::PAGE_DATA if seen & bit(RecordKind::STATIC_DATA_END) == 0 => {
+                return Err(bad("pages before static data"));
+            }
+            RecordKind::PAGE_DATA => received.pages += page_data(tap, length)?,
+            RecordKind::END | RecordKind::CHECKPOINT | RecordKind::CHECKPOINT_DIRTY_PFN_LIST => {
                 return Err(bad("a stream with checkpoints (Remus, COLO) is no snapshot"));
             }
-            Kind(known) if known <= Kind::X86_MSR_POLICY.0 || known & Kind::OPTIONAL != 0 => {
+            RecordKind(known) if known <= LAST_KNOWN.0 || known & RecordKind::OPTIONAL != 0 => {
                 padded(tap, length, "libxc's records")?;
             }
-            Kind(other) => return Err(bad(format_args!("a record of libxc of unknown type {other:#x}"))),
+            RecordKind(other) => return Err(bad(format_args!("a record of libxc of unknown type {other:#x}"))),
         }
         seen |= bit(kind);
     }
 }
 
-fn bit(kind: Kind) -> u32 {
+fn bit(kind: RecordKind) -> u32 {
     1_u32.checked_shl(kind.0).unwrap_or(0)
 }
 
@@ -171,13 +156,13 @@ fn complete(received: &Received, seen: u32) -> Outcome {
 }
 
 /// A record's type and the length of its body.
-fn record<R: Read, W: Write>(tap: &mut Tap<R, W>, what: &str) -> Outcome<(Kind, u32)> {
+fn record<R: Read, W: Write>(tap: &mut Tap<R, W>, what: &str) -> Outcome<(RecordKind, u32)> {
     let header: [u8; 8] = tap.array(what)?;
     let (kind, length) = (word(&header, 0), word(&header, 4));
     if length > RECORD_BYTES_MAX {
         return Err(bad(format_args!("a record of {length} bytes (type {kind:#x})")));
     }
-    Ok((Kind(kind), length))
+    Ok((RecordKind(kind), length))
 }
 
 /// A body that is not looked at, and its padding.

@@ -16,12 +16,21 @@ pub const RECORD_HEADER_BYTES: usize = 8;
 /// Most bytes of a body (REC_LENGTH_MAX).
 const RECORD_MAX: usize = 128 << 20;
 
-/// Type of record END.
-const END: u32 = 0x0;
-/// Type of record PAGE_DATA.
-pub(super) const PAGE_DATA: u32 = 0x1;
-/// Type of record STATIC_DATA_END.
-const STATIC_DATA_END: u32 = 0x10;
+/// Records that a stream has besides those that a target gives.
+impl RecordKind {
+    /// END: the last one.
+    pub const END: Self = Self(0x0);
+    /// PAGE_DATA.
+    pub const PAGE_DATA: Self = Self(0x1);
+    /// CHECKPOINT.
+    pub const CHECKPOINT: Self = Self(0xe);
+    /// CHECKPOINT_DIRTY_PFN_LIST.
+    pub const CHECKPOINT_DIRTY_PFN_LIST: Self = Self(0xf);
+    /// STATIC_DATA_END.
+    pub const STATIC_DATA_END: Self = Self(0x10);
+    /// Of a type that a reader does not know: it may go on without the record.
+    pub const OPTIONAL: u32 = 0x8000_0000;
+}
 
 /// Kind of guest in the domain header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,18 +76,18 @@ pub fn domain_header(kind: DomainType, xen: (u32, u32)) -> [u8; 16] {
 }
 
 /// What stands before a body of `length` bytes.
-pub(super) fn record_header(kind: u32, length: u32) -> [u8; RECORD_HEADER_BYTES] {
-    concat(&[&kind.to_le_bytes(), &length.to_le_bytes()])
+pub(super) fn record_header(kind: RecordKind, length: u32) -> [u8; RECORD_HEADER_BYTES] {
+    concat(&[&kind.0.to_le_bytes(), &length.to_le_bytes()])
 }
 
 /// The record between static data and pages; a version 3 stream without it is refused.
 pub fn static_data_end() -> [u8; RECORD_HEADER_BYTES] {
-    record_header(STATIC_DATA_END, 0)
+    record_header(RecordKind::STATIC_DATA_END, 0)
 }
 
 /// The last record.
 pub fn end() -> [u8; RECORD_HEADER_BYTES] {
-    record_header(END, 0)
+    record_header(RecordKind::END, 0)
 }
 
 /// Are `bytes` whole records, in order, of the kinds in `allowed` and no others?

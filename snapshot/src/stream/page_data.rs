@@ -8,8 +8,8 @@ use alloc::vec::Vec;
 use xen_hypercall::types::Gfn;
 
 use super::Sink;
-use super::libxc::{PAGE_DATA, record_header};
-use crate::ports::{BATCH_MAX, PAGE_SIZE, Page, PageType};
+use super::libxc::record_header;
+use crate::ports::{BATCH_MAX, PAGE_SIZE, Page, PageType, RecordKind};
 
 /// Bits 0 to 51 of an entry are the pfn.
 const PFN_LIMIT: u64 = 1 << 52;
@@ -57,7 +57,7 @@ impl PageData {
         // At most 1024 pages: far below 2^32.
         let count = (self.pfns.len() / 8) as u32;
         let length = 8 + count * (8 + PAGE_SIZE as u32);
-        sink.write_all(&record_header(PAGE_DATA, length))?;
+        sink.write_all(&record_header(RecordKind::PAGE_DATA, length))?;
         sink.write_all(&u64::from(count).to_le_bytes())?;
         sink.write_all(&self.pfns)?;
         sink.write_all(&self.pages)?;
