@@ -140,6 +140,11 @@ impl Disk {
 }
 
 impl State {
+    /// Bytes written, as far as the log goes.
+    pub fn written(&self) -> u64 {
+        self.log.iter().filter(|op| matches!(op, Op::Write(..))).count() as u64 * PAGE_SIZE as u64
+    }
+
     fn step(&mut self, at: BlockIdx, length: usize) -> Result<(), IoError> {
         let number = self.operations;
         self.operations += 1;

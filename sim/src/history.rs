@@ -207,6 +207,22 @@ impl History {
         self.step(|held| without(held, name), || store.remove(name))
     }
 
+    /// Cleans until the first snapshot was rewritten, and some more.
+    pub fn clean_until_freed(&self, store: &mut Store<Disk>) -> Result<(), StoreError> {
+        self.disk.phase(Phase::Clean);
+        for _ in 0..CLEANING_STEPS {
+            match store.clean_step()? {
+                Cleaned::Working => {}
+                Cleaned::Nothing => return Ok(()),
+                Cleaned::Freed { .. } => {
+                    store.clean_step()?;
+                    return Ok(());
+                }
+            }
+        }
+        Err(StoreError::Misuse { what: "a cleaner that comes to no end" })
+    }
+
     /// Cleans until there is nothing to gain; returns the segments freed. Nothing changes for who reads.
     pub fn clean(&self, store: &mut Store<Disk>) -> Result<u32, StoreError> {
         self.disk.phase(Phase::Clean);

@@ -18,6 +18,7 @@ mod replay;
 mod rng;
 mod rot;
 mod sabotage;
+mod space;
 mod take;
 mod workloads;
 
@@ -52,7 +53,11 @@ struct Crashes {
 #[derive(Subcommand)]
 enum Part {
     /// Leave out each flush and each safeguard in turn; each must be missed
-    Sabotage,
+    Sabotage {
+        /// Only those with this in their name
+        #[arg(long)]
+        only: Option<String>,
+    },
     /// Flip every bit of a small store
     Bits {
         /// Really every one, also where nothing but pages lies
@@ -77,6 +82,21 @@ enum Part {
         #[arg(long, default_value_t = 1 << 20)]
         mib: u64,
     },
+    /// What a store needs when the last snapshots are kept and each take changes a part
+    Space {
+        /// MiB of the guest
+        #[arg(long, default_value_t = 32)]
+        mib: u64,
+        /// Takes
+        #[arg(long, default_value_t = 100)]
+        takes: u64,
+        /// Snapshots that are kept
+        #[arg(long, default_value_t = 7)]
+        keep: usize,
+        /// Where the randomness begins
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Random damage in a large store
     Rot {
         /// MiB of pages
@@ -85,9 +105,9 @@ enum Part {
         /// Flips, swaps, stale and misdirected blocks
         #[arg(long, default_value_t = 60_000)]
         events: u64,
-        /// So many at a time, then everything is read
-        #[arg(long, default_value_t = 2_000)]
-        batch: u64,
+        /// So many at a time, then everything is read; without it one for every fourth page
+        #[arg(long)]
+        batch: Option<u64>,
         /// Where the randomness begins
         #[arg(long, default_value_t = 1)]
         seed: u64,
@@ -104,10 +124,13 @@ fn main() -> anyhow::Result<()> {
             anyhow::ensure!(only.as_ref().is_none_or(known), "no such workload");
             crashes::run(crashes.seed, crashes.seeds, only, crashes.least)
         }
-        Some(Part::Sabotage) => sabotage::run_all(),
+        Some(Part::Sabotage { only }) => sabotage::run_all(only.as_deref().unwrap_or_default()),
         Some(Part::Bits { every }) => rot::bits(every),
         Some(Part::Fuzz { inputs, seed, target }) => fuzz::run(inputs, seed, target.as_deref()),
         Some(Part::Bounded { mib }) => take::table(mib),
-        Some(Part::Rot { mib, events, batch, seed }) => rot::random(mib, events, batch, seed),
+        Some(Part::Space { mib, takes, keep, seed }) => space::table(mib, takes, keep, seed),
+        Some(Part::Rot { mib, events, batch, seed }) => {
+            rot::random(mib, events, batch.unwrap_or(mib * 64).max(1), seed)
+        }
     }
 }

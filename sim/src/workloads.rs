@@ -19,7 +19,7 @@ use crate::take;
 pub type Work = fn(u64, Faults) -> History;
 
 /// Name, what it is about, and the workload.
-pub const ALL: [(&str, &str, Work); 21] = [
+pub const ALL: [(&str, &str, Work); 22] = [
     ("format", "making a store on a blank device", |_, faults| formatting(History::blank(SMALL), faults)),
     ("reformat", "making a store over one with two snapshots", |_, faults| {
         formatting(History::with(SMALL, &[("old@1", vec![run(0, 5, 1)]), ("old@2", vec![run(0, 5, 2)])]), faults)
@@ -37,6 +37,7 @@ pub const ALL: [(&str, &str, Work); 21] = [
     ("chain", "one on top of the other, removed from below", |_, faults| on_one(ROOMY, faults, chain)),
     ("long-chain", "until runs have to be merged", |_, faults| on_one(LONG, faults, long_chain)),
     ("chain-clean", "a chain, pruned and cleaned", |_, faults| on_chain(faults)),
+    ("diff-clean", "what snapshots share, pruned, cleaned and reused", |_, faults| on_diffs(faults)),
     ("full", "takes until the store is full, removal, takes", |_, faults| on_one(TIGHT, faults, full)),
     ("engine-save", "a whole take: the guest stands", |seed, faults| by_engine(seed, faults, Mode::Save)),
     ("engine-live", "a whole take: rounds while the guest writes", |seed, faults| by_engine(seed, faults, Mode::Live)),
@@ -207,6 +208,32 @@ fn on_chain(faults: Faults) -> History {
             &[run(0, 400, 9)],
             &[whole.as_slice(), &[run(0, 400, 9)]].concat(),
         );
+    }
+    history
+}
+
+/// Three snapshots that share what is mostly superseded, cleaned with a take in between, and what follows.
+fn on_diffs(faults: Faults) -> History {
+    let mut guest = run(0, 900, 2);
+    let mut history = History::with(LONG, &[("old@1", vec![guest.clone()])]);
+    if let Ok(mut store) = history.open() {
+        guest.extend((0..900).filter(|gfn| gfn % 90 > 2).map(|gfn| (gfn, Some(0))));
+        let _ = history.diff(&mut store, &name(0), std::slice::from_ref(&guest));
+        for number in 1..3 {
+            guest.extend([(number, Some(70 + number)), (900 + number, Some(80 + number))]);
+            let _ = history.diff(&mut store, &name(number), std::slice::from_ref(&guest));
+        }
+    }
+    let mut history = history.afresh();
+    history.disk.plan(faults);
+    if let Ok(mut store) = history.open() {
+        let _ = history.remove(&mut store, "old@1");
+        let _ = history.clean_until_freed(&mut store);
+        guest.extend([(5, Some(0)), (7, Some(99))]);
+        let _ = history.diff(&mut store, &name(3), std::slice::from_ref(&guest));
+        let _ = history.clean(&mut store);
+        let _ = history.remove(&mut store, &name(1));
+        let _ = history.take(&mut store, &name(4), &[run(0, 40, 9)]);
     }
     history
 }

@@ -11,7 +11,7 @@ use xen_hypercall::types::Gfn;
 use crate::ports::BlockDevice;
 use crate::store::bitmap::Bitmap;
 use crate::store::catalog::CatalogEntry;
-use crate::store::cursor::{MergeCursor, RunCursor};
+use crate::store::cursor::MergeCursor;
 use crate::store::digest::Digest;
 use crate::store::entry::{Entry, Place, What};
 use crate::store::error::{Result, StoreError};
@@ -57,16 +57,11 @@ pub(super) struct Base {
     pub(super) pages: u64,
 }
 
-fn cursor_of(root: &Root) -> MergeCursor {
-    let runs = root.runs.iter().map(|run| RunCursor::new(run.tree.top, run.tree.level, root.gfn_end));
-    MergeCursor::new(runs.collect())
-}
-
 impl Base {
     pub(super) fn open<D: BlockDevice>(device: &mut D, volume: &Volume, entry: &CatalogEntry) -> Result<Self> {
         let root = read_root(device, volume, entry)?;
         let reach = reach(device, volume, entry)?;
-        let cursor = cursor_of(&root);
+        let cursor = root.cursor();
         Ok(Self { cursor, root, name: entry.name.clone(), reach, current: None, damaged: false, pages: 0 })
     }
 
@@ -77,7 +72,7 @@ impl Base {
 
     /// The gfns begin anew.
     pub(super) fn rewind(&mut self) {
-        self.cursor = cursor_of(&self.root);
+        self.cursor = self.root.cursor();
         self.current = None;
     }
 

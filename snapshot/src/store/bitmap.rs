@@ -61,6 +61,11 @@ impl Bitmap {
         }
     }
 
+    /// Is anything set in both?
+    pub fn meets(&self, other: &Self) -> bool {
+        self.words.iter().zip(&other.words).any(|(word, more)| word & more != 0)
+    }
+
     /// Bits set.
     pub fn count(&self) -> u32 {
         self.words.iter().map(|word| word.count_ones()).sum()

@@ -1,38 +1,35 @@
 //! The cleaner: moves what lives in sparse segments together, so that the segments become free.
 //!
-//! It rewrites one snapshot at a time: pages of sparse segments are copied as they are stored, the index is written
-//! anew, and one commit puts the new root in place of the old one. Its root digest stays the same, and is compared.
+//! Which segments, `sweep` has planned. It rewrites one snapshot at a time, the newest first: pages of those segments
+//! are copied as they are stored, unless the next newer one of the family has them elsewhere by now, so what was shared
+//! stays shared; the index is written anew, and one commit puts the new root in place of the old one. Its root digest
+//! stays the same, and is compared.
 //! Invariants: the work of a step is bounded (one batch, one commit); nothing is visible before the commit; a request
-//! that comes meanwhile throws the work away. A page that is damaged is never copied: its snapshot is left as it is.
+//! that comes meanwhile throws away the snapshot that is being rewritten, no other. A page that is damaged is never
+//! copied: its snapshot is left as it is. What any other snapshot reaches is not let go of.
 
 use alloc::boxed::Box;
-use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::ports::BlockDevice;
 use crate::store::appender::{Appender, Sink};
+use crate::store::base::Base;
 use crate::store::batch::Batch;
 use crate::store::bitmap::Bitmap;
 use crate::store::builder::{BlobSink, TreeBuilder};
 use crate::store::catalog::CatalogEntry;
-use crate::store::cursor::{MergeCursor, RunCursor};
+use crate::store::cursor::MergeCursor;
 use crate::store::digest::{ContentHasher, Digest};
 use crate::store::entry::{Entry, What};
 use crate::store::error::{Result, StoreError};
 use crate::store::geometry::SegmentId;
-use crate::store::layout::{Kind, SEGMENT_BYTES, entry as entry_field, index};
+use crate::store::layout::Kind;
 use crate::store::mark::{Marked, mark, reach, read_root};
 use crate::store::root::{PartRecord, Root, RunRecord};
 use crate::store::sabotage::{Safeguard, out};
 use crate::store::squeeze::Recent;
 use crate::store::store::Store;
-
-/// Entries that one step of counting looks at.
-const COUNT_ENTRIES: usize = 4096;
-/// Segments with less than so many eighths of live bytes are sparse; first the widest of these that fits.
-const SPARSE_EIGHTHS: [u64; 3] = [6, 4, 2];
-/// Cleaning a snapshot must free at least one in so many of its segments.
-const GAIN_SHARE: u32 = 8;
+use crate::store::sweep::{Counting, Sweep};
 
 /// What a step did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,36 +47,27 @@ pub enum Cleaned {
     },
 }
 
+/// What is under way.
+pub(super) enum Cleaning {
+    /// A family is counted.
+    Counting(Box<Counting>),
+    /// A snapshot is rewritten.
+    Moving(Box<Moving>),
+}
+
 /// A snapshot under the broom.
-pub(super) struct Cleaning {
+pub(super) struct Moving {
     entry: CatalogEntry,
     root: Root,
     /// Segments that this snapshot alone reaches.
     own: Bitmap,
     cursor: MergeCursor,
-    phase: Phase,
-}
-
-enum Phase {
-    /// Live bytes of pages by segment, as far as the index was read.
-    Counting(Vec<u32>),
-    /// The sparse segments are known.
-    Moving(Box<Moving>),
-}
-
-/// A rewrite that is under way.
-struct Moving {
-    sparse: Bitmap,
+    newer: Option<Base>,
     appender: Appender,
     builder: TreeBuilder,
     reached: Bitmap,
     recent: Recent,
     batch: Batch,
-}
-
-fn cursor_of(root: &Root) -> MergeCursor {
-    let runs = root.runs.iter().map(|run| RunCursor::new(run.tree.top, run.tree.level, root.gfn_end));
-    MergeCursor::new(runs.collect())
 }
 
 impl<D: BlockDevice> Store<D> {
@@ -89,44 +77,16 @@ impl<D: BlockDevice> Store<D> {
         if !self.damaged.is_empty() || self.readers_allow().is_err() {
             return Ok(Cleaned::Nothing);
         }
-        let Some(mut cleaning) = self.cleaning.take() else { return self.next_to_clean() };
-        let id = cleaning.entry.id;
-        let stepped = match &mut cleaning.phase {
-            Phase::Counting(_) => self.count(&mut cleaning),
-            Phase::Moving(_) => self.move_some(&mut cleaning),
-        };
-        match stepped {
-            Ok(Step::On) => {
-                self.cleaning = Some(cleaning);
-                Ok(Cleaned::Working)
-            }
-            Ok(Step::Leave) => {
-                self.cleaned.push(id);
-                self.drop_moving(*cleaning);
-                Ok(Cleaned::Working)
-            }
-            Ok(Step::Finish) => {
-                self.cleaned.push(id);
-                self.finish_cleaning(*cleaning)
-            }
-            Err(error) => {
-                self.cleaned.push(id);
-                self.drop_moving(*cleaning);
-                // A full store or a damaged snapshot is left alone; a device that failed has poisoned the store.
-                if self.poisoned() { Err(error) } else { Ok(Cleaned::Working) }
-            }
+        match self.cleaning.take() {
+            None => self.next_to_clean(),
+            Some(Cleaning::Counting(counting)) => self.count_some(counting),
+            Some(Cleaning::Moving(moving)) => self.move_some(moving),
         }
     }
 
     /// Throws away what is under way: a request needs the store.
     pub fn stop_cleaning(&mut self) {
-        if let Some(cleaning) = self.cleaning.take() {
-            self.drop_moving(*cleaning);
-        }
-    }
-
-    fn drop_moving(&mut self, cleaning: Cleaning) {
-        if let Phase::Moving(moving) = cleaning.phase {
+        if let Some(Cleaning::Moving(moving)) = self.cleaning.take() {
             self.forget_taken(&moving.appender);
         }
     }
@@ -141,102 +101,167 @@ impl<D: BlockDevice> Store<D> {
         }
     }
 
+    /// The next snapshot that reaches what is to be emptied; when none does, the next family.
     fn next_to_clean(&mut self) -> Result<Cleaned> {
-        let known = |id: u64| self.cleaned.contains(&id);
-        let Some(entry) = self.volume.entries.iter().find(|entry| !known(entry.id)).cloned() else {
-            return Ok(Cleaned::Nothing);
+        let (sweeping, found) = match self.sweep.take() {
+            Some(sweep) => (true, self.next_to_move(sweep)),
+            None => (false, self.next_family().map(|family| family.map(|family| Cleaning::Counting(Box::new(family))))),
         };
-        let others: Vec<_> = self.volume.entries.iter().filter(|other| other.id != entry.id).cloned().collect();
-        let Marked { reached: others, damaged } = mark(&mut self.device, &self.volume, &others)?;
-        if !damaged.is_empty() {
-            return Ok(Cleaned::Nothing);
+        match found {
+            Ok(Some(cleaning)) => self.cleaning = Some(cleaning),
+            Ok(None) if sweeping => {}
+            Ok(None) => return Ok(Cleaned::Nothing),
+            Err(error) if error.is_damage() => return Ok(Cleaned::Nothing),
+            Err(error) => return Err(error),
         }
-        let mut own = reach(&mut self.device, &self.volume, &entry)?;
-        own.subtract(&others);
-        let root = read_root(&mut self.device, &self.volume, &entry)?;
-        let live = vec![0; index(u64::from(own.len()))];
-        let cursor = cursor_of(&root);
-        self.cleaning = Some(Box::new(Cleaning { entry, root, own, cursor, phase: Phase::Counting(live) }));
         Ok(Cleaned::Working)
     }
 
-    fn count(&mut self, cleaning: &mut Cleaning) -> Result<Step> {
-        let Phase::Counting(live) = &mut cleaning.phase else { return Ok(Step::Leave) };
-        for _ in 0..COUNT_ENTRIES {
-            let Some(found) = cleaning.cursor.next(&mut self.device, &self.volume)? else {
-                return Ok(self.plan(cleaning));
-            };
-            if let What::Data { place, .. } = found.what
-                && let Some(bytes) = live.get_mut(index(u64::from(place.segment.0)))
-            {
-                *bytes = bytes.saturating_add(u32::from(place.stored));
+    fn count_some(&mut self, mut counting: Box<Counting>) -> Result<Cleaned> {
+        let counted = self.count(&mut counting);
+        let done = match counted {
+            Ok(true) => self.plan(*counting),
+            Ok(false) => {
+                self.cleaning = Some(Cleaning::Counting(counting));
+                Ok(())
             }
-        }
-        Ok(Step::On)
+            Err(error) => {
+                self.cleaned.extend(counting.into_members());
+                Err(error)
+            }
+        };
+        self.gone_wrong(done)
     }
 
-    /// Everything is counted: is there enough to gain, and room to do it?
-    fn plan(&mut self, cleaning: &mut Cleaning) -> Step {
-        let Phase::Counting(live) = &cleaning.phase else { return Step::Leave };
-        let bytes_of = |id: u32| live.get(index(u64::from(id))).copied().map_or(0, u64::from);
-        let entries = cleaning.root.runs.iter().map(|run| run.tree.entries).sum::<u64>();
-        let attached = cleaning.root.parts.iter().map(|part| part.data.blocks() * 4096).sum::<u64>();
-        let fixed = entries * entry_field::SIZE as u64 + attached;
-        for eighths in SPARSE_EIGHTHS {
-            let mut sparse = Bitmap::new(cleaning.own.len());
-            let own = cleaning.own.iter().filter(|id| bytes_of(*id) * 8 < SEGMENT_BYTES * eighths);
-            own.for_each(|id| sparse.set(id));
-            let moved = sparse.iter().map(bytes_of).sum::<u64>() + fixed;
-            let needed = u32::try_from((moved + moved / 32).div_ceil(SEGMENT_BYTES) + 1).unwrap_or(u32::MAX);
-            let gain = sparse.count().saturating_sub(needed);
-            if gain == 0 || gain.saturating_mul(GAIN_SHARE) < cleaning.own.count() {
-                return Step::Leave;
-            }
-            if needed < self.allocator.free() {
-                let geometry = &self.volume.superblock.geometry;
-                cleaning.cursor = cursor_of(&cleaning.root);
-                cleaning.phase = Phase::Moving(Box::new(Moving {
-                    sparse,
-                    appender: Appender::new(geometry),
-                    builder: TreeBuilder::new(&self.volume.keys),
-                    reached: Bitmap::new(geometry.segments),
-                    recent: Recent::new(),
-                    batch: Batch::new(),
-                }));
-                return Step::On;
-            }
+    /// A full store or a damaged snapshot is left alone; a device that failed has poisoned the store.
+    fn gone_wrong(&self, result: Result<()>) -> Result<Cleaned> {
+        match result {
+            Err(error) if self.poisoned() => Err(error),
+            _ => Ok(Cleaned::Working),
         }
-        Step::Leave
     }
 
-    fn move_some(&mut self, cleaning: &mut Cleaning) -> Result<Step> {
-        let Phase::Moving(moving) = &mut cleaning.phase else { return Ok(Step::Leave) };
+    /// Newest first, so that those that share with it find where its pages went.
+    fn next_to_move(&mut self, sweep: Sweep) -> Result<Option<Cleaning>> {
+        let entries = self.volume.entries.clone();
+        for entry in entries.into_iter().rev().filter(|entry| !self.spoiled.contains(&entry.id)) {
+            let mut own = reach(&mut self.device, &self.volume, &entry)?;
+            if !own.meets(&sweep.sparse) {
+                continue;
+            }
+            let others: Vec<_> = self.volume.entries.iter().filter(|other| other.id != entry.id).cloned().collect();
+            let Marked { reached: others, damaged } = mark(&mut self.device, &self.volume, &others)?;
+            if !damaged.is_empty() {
+                return Ok(None);
+            }
+            if !out(Safeguard::CleanedOthers) {
+                own.subtract(&others);
+            }
+            let moving = self.begin_moving(entry, own)?;
+            self.sweep = Some(sweep);
+            return Ok(Some(Cleaning::Moving(Box::new(moving))));
+        }
+        self.cleaned.extend(sweep.members);
+        Ok(None)
+    }
+
+    fn begin_moving(&mut self, entry: CatalogEntry, own: Bitmap) -> Result<Moving> {
+        let newer = match self.newer_kin(entry.id)? {
+            Some(newer) => Some(Base::open(&mut self.device, &self.volume, &newer)?),
+            None => None,
+        };
+        let root = read_root(&mut self.device, &self.volume, &entry)?;
+        let geometry = &self.volume.superblock.geometry;
+        Ok(Moving {
+            cursor: root.cursor(),
+            entry,
+            root,
+            own,
+            newer,
+            appender: Appender::new(geometry),
+            builder: TreeBuilder::new(&self.volume.keys),
+            reached: Bitmap::new(geometry.segments),
+            recent: Recent::new(),
+            batch: Batch::new(),
+        })
+    }
+
+    fn move_some(&mut self, mut moving: Box<Moving>) -> Result<Cleaned> {
+        match self.move_batch(&mut moving) {
+            Ok(false) => {
+                self.cleaning = Some(Cleaning::Moving(moving));
+                Ok(Cleaned::Working)
+            }
+            Ok(true) => self.finish_cleaning(*moving),
+            Err(error) => self.give_up(error, moving.entry.id, &moving.appender),
+        }
+    }
+
+    /// A damaged snapshot is left alone from now on, and the others are looked at without it. A full store is left
+    /// as it is.
+    fn give_up(&mut self, error: StoreError, id: u64, appender: &Appender) -> Result<Cleaned> {
+        self.forget_taken(appender);
+        let members = self.sweep.take().map(|sweep| sweep.members).unwrap_or_default();
+        if error.is_damage() {
+            self.spoiled.push(id);
+        } else {
+            self.cleaned.extend(members);
+            self.cleaned.push(id);
+        }
+        self.gone_wrong(Err(error))
+    }
+
+    /// True at the end of the snapshot.
+    fn move_batch(&mut self, moving: &mut Moving) -> Result<bool> {
+        let nothing = Bitmap::new(0);
+        let sweep = self.sweep.take();
+        let sparse = sweep.as_ref().map_or(&nothing, |sweep| &sweep.sparse);
+        let moved = self.fill_batch(moving, sparse).and_then(|ended| self.write_batch(moving, sparse, ended));
+        self.sweep = sweep;
+        moved
+    }
+
+    /// Collects entries; those whose page the next newer snapshot has elsewhere name that place.
+    fn fill_batch(&mut self, moving: &mut Moving, sparse: &Bitmap) -> Result<bool> {
+        let (device, volume) = (&mut self.device, &self.volume);
         moving.batch.clear();
-        let mut ended = false;
-        while !ended && moving.batch.has_room() {
-            match cleaning.cursor.next(&mut self.device, &self.volume)? {
-                Some(entry) => {
-                    let wanted = matches!(entry.what, What::Data { place, .. } if moving.sparse.get(place.segment.0));
-                    moving.batch.add(&self.volume, entry, wanted);
+        while moving.batch.has_room() {
+            let Some(mut entry) = moving.cursor.next(device, volume)? else { return Ok(true) };
+            let gfn = entry.gfn;
+            let mut wanted = false;
+            if let What::Data { place, digest } = &mut entry.what
+                && sparse.get(place.segment.0)
+            {
+                let newer = match &mut moving.newer {
+                    Some(newer) => newer.find(device, volume, gfn, digest)?,
+                    None => None,
+                };
+                match newer.filter(|newer| !sparse.get(newer.segment.0)) {
+                    Some(newer) => *place = newer,
+                    None => wanted = true,
                 }
-                None => ended = true,
             }
+            moving.batch.add(volume, entry, wanted);
         }
+        Ok(false)
+    }
+
+    fn write_batch(&mut self, moving: &mut Moving, sparse: &Bitmap, ended: bool) -> Result<bool> {
         moving.batch.read(&mut self.device);
         let mut position = 0;
         while let Some(entry) = moving.batch.entry(position) {
-            self.move_entry(moving, entry, position)?;
+            self.move_entry(moving, entry, position, sparse)?;
             position += 1;
         }
         // Reads come before writes in every step: a bad sector must not look like a write that was lost.
         moving.appender.push_out(self)?;
         self.device.flush()?;
-        Ok(if ended { Step::Finish } else { Step::On })
+        Ok(ended)
     }
 
-    fn move_entry(&mut self, moving: &mut Moving, mut entry: Entry, position: usize) -> Result<()> {
+    fn move_entry(&mut self, moving: &mut Moving, mut entry: Entry, position: usize, sparse: &Bitmap) -> Result<()> {
         if let What::Data { place, digest } = &mut entry.what {
-            if moving.sparse.get(place.segment.0) {
+            if sparse.get(place.segment.0) {
                 let known = moving.recent.find(digest);
                 *place = match known {
                     Some(known) => known,
@@ -248,19 +273,19 @@ impl<D: BlockDevice> Store<D> {
                         }
                     }
                 };
-                moving.recent.add(*digest, *place);
             }
-            moving.reached.set(place.segment.0);
+            moving.recent.add(*digest, *place);
+            if !out(Safeguard::CleanedSegments) {
+                moving.reached.set(place.segment.0);
+            }
         }
         let Moving { appender, builder, reached, .. } = moving;
         builder.push(entry, &mut Sink { store: self, appender, reached, keep: 0 })
     }
 
     /// Writes the rest of the index, the attachments, the root, and commits.
-    fn finish_cleaning(&mut self, cleaning: Cleaning) -> Result<Cleaned> {
-        let Cleaning { entry, root, own, phase, .. } = cleaning;
-        let Phase::Moving(moving) = phase else { return Ok(Cleaned::Working) };
-        let Moving { mut appender, builder, mut reached, .. } = *moving;
+    fn finish_cleaning(&mut self, moving: Moving) -> Result<Cleaned> {
+        let Moving { entry, root, own, mut appender, builder, mut reached, .. } = moving;
         let next = self.new_root(&mut appender, builder, &mut reached, &root).and_then(|root| {
             let pointer = self.cleaner_blob(&mut appender, &mut reached, Kind::ROOT, &root.encode()?)?;
             appender.push_out(self)?;
@@ -268,10 +293,7 @@ impl<D: BlockDevice> Store<D> {
         });
         let pointer = match next {
             Ok(pointer) => pointer,
-            Err(error) => {
-                self.forget_taken(&appender);
-                return if self.poisoned() { Err(error) } else { Ok(Cleaned::Working) };
-            }
+            Err(error) => return self.give_up(error, entry.id, &appender),
         };
         let mut freed = Vec::new();
         for id in own.iter().filter(|id| !reached.get(*id)).map(SegmentId) {
@@ -300,7 +322,9 @@ impl<D: BlockDevice> Store<D> {
             content = hasher;
             let set = reached.clone();
             let segments = self.cleaner_blob(appender, reached, Kind::SEGMENT_SET, &set.encode())?;
-            let run_id = old.runs.iter().map(|run| run.run_id).max().unwrap_or(0).saturating_add(1);
+            // What lies below it has the numbers of other snapshots.
+            let numbers = old.runs.iter().map(|run| run.run_id).filter(|run_id| run_id >> 16 == old.snapshot_id);
+            let run_id = numbers.max().unwrap_or(old.snapshot_id << 16).saturating_add(1);
             runs.push(RunRecord { tree, segments, run_id });
         }
         content.pages_end();
@@ -344,11 +368,4 @@ impl<D: BlockDevice> Store<D> {
     ) -> Result<crate::store::pointer::Ptr> {
         Sink { store: self, appender, reached, keep: 0 }.blob(kind, content)
     }
-}
-
-/// How the work goes on.
-enum Step {
-    On,
-    Finish,
-    Leave,
 }

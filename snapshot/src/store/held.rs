@@ -54,6 +54,9 @@ impl<D: BlockDevice> Store<D> {
     /// Segments that the last commit let go of; they are out of the table already.
     pub(super) fn let_go(&mut self, freed: Vec<(SegmentId, Address)>) {
         let generation = self.volume.superblock.generation;
+        if let Some(sweep) = &mut self.sweep {
+            freed.iter().for_each(|(id, _)| sweep.sparse.clear(id.0));
+        }
         let held = freed.into_iter().map(|(id, address)| Held { id, address, freed: generation });
         self.waiting.held.extend(held);
         // A look that fails leaves them waiting; the next one may succeed.

@@ -7,7 +7,7 @@
 //! * a snapshot: `entry`, `builder`, `cursor`, `root`; its pages made smaller: `squeeze`
 //! * writing: `device`, `allocator`, `mark`, `appender`, `base`, `taking`, `attach`, `seal`, `stack`, `store`; `format`
 //!   makes one
-//! * space: `sizing`, `clean` moves what is sparse, `held` waits for readers and their `lease`s
+//! * space: `sizing`, `sweep` finds what is sparse, `clean` moves it, `held` waits for readers and their `lease`s
 //! * reading: `reader`, `batch`, `pages`, `verify`; `check` proves a whole store
 //!
 //! `sabotage` names the safeguards, for the simulator that leaves them out one by one.
@@ -50,6 +50,7 @@ mod stack;
 #[expect(clippy::module_inception, reason = "the writer is what the outside calls the store")]
 mod store;
 mod superblock;
+mod sweep;
 mod table;
 mod taking;
 mod verify;

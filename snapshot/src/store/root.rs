@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::builder::Tree;
 use crate::store::catalog::CatalogEntry;
+use crate::store::cursor::{MergeCursor, RunCursor};
 use crate::store::digest::Digest;
 use crate::store::error::{Result, StoreError};
 use crate::store::geometry::Geometry;
@@ -130,6 +131,12 @@ pub struct Root {
 }
 
 impl Root {
+    /// Reads its pages, before the first of them.
+    pub fn cursor(&self) -> MergeCursor {
+        let runs = self.runs.iter().map(|run| RunCursor::new(run.tree.top, run.tree.level, self.gfn_end));
+        MergeCursor::new(runs.collect())
+    }
+
     /// As it is written.
     pub fn encode(&self) -> Result<Vec<u8>> {
         let too_long = StoreError::TooLong { what: "description of a snapshot", limit: METADATA_MAX as u64 };

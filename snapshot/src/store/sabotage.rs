@@ -41,12 +41,16 @@ pub enum Safeguard {
     MergedHoles,
     /// A run on top of others lists the segments of its pages.
     StackedSegments,
+    /// The cleaner lets go only of what no other snapshot reaches.
+    CleanedOthers,
+    /// What was cleaned lists the segments of its pages.
+    CleanedSegments,
 }
 
 #[cfg(feature = "sabotage")]
 impl Safeguard {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::SlotChecksum,
         Self::NewestSlot,
         Self::Settle,
@@ -64,6 +68,8 @@ impl Safeguard {
         Self::BaseDigest,
         Self::MergedHoles,
         Self::StackedSegments,
+        Self::CleanedOthers,
+        Self::CleanedSegments,
     ];
 }
 

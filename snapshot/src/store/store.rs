@@ -4,7 +4,6 @@
 //! that it reaches. After the first failure that leaves the disk's content unknown every call answers `Poisoned`.
 //! Nothing is allocated while the segments of some snapshot are unknown.
 
-use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -23,6 +22,7 @@ use crate::store::meta;
 use crate::store::reader::{Listed, SnapshotReader, list};
 use crate::store::sabotage::{Safeguard, out};
 use crate::store::superblock::{Generation, Slots, StoreId, Superblock};
+use crate::store::sweep::Sweep;
 use crate::store::taking::{NewSnapshot, Taking};
 use crate::store::volume::Volume;
 
@@ -77,9 +77,13 @@ pub struct Store<D> {
     pub(super) allocator: Allocator,
     pub(super) damaged: Vec<u64>,
     beats: u64,
-    pub(super) cleaning: Option<Box<Cleaning>>,
+    pub(super) cleaning: Option<Cleaning>,
+    /// Segments that are being emptied.
+    pub(super) sweep: Option<Sweep>,
     /// Snapshots with nothing to gain from cleaning.
     pub(super) cleaned: Vec<u64>,
+    /// Those with a damaged page: they stay as they are.
+    pub(super) spoiled: Vec<u64>,
     pub(super) waiting: Waiting,
     pub(super) now_ns: u64,
     /// Flags of incompat that the next commit needs.
@@ -109,7 +113,9 @@ impl<D: BlockDevice> Store<D> {
             damaged,
             beats: 0,
             cleaning: None,
+            sweep: None,
             cleaned: Vec::new(),
+            spoiled: Vec::new(),
             waiting: Waiting::default(),
             now_ns: 0,
             features: 0,

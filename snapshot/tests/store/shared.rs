@@ -244,3 +244,83 @@ fn a_base_that_is_gone_is_an_error_and_nothing_changes() {
     assert_eq!(store.newest_of(&[8; 16]).unwrap(), None, "another guest");
     assert!(disk.blocks() > 0);
 }
+
+/// Bytes of all pages that any of these snapshots has, each counted once.
+fn live_bytes(expected: &Expected) -> u64 {
+    expected.values().flat_map(|pages| pages.values()).collect::<BTreeSet<_>>().len() as u64 * 4096
+}
+
+/// Keeps the last 7, of which each changed an eighth at random: what they share is cleaned, and stays shared.
+#[test]
+fn what_snapshots_share_is_cleaned_and_stays_shared() {
+    for sharing in [Sharing::Equal as fn(u64) -> Sharing, Sharing::Since] {
+        let disk = formatted(2 * LARGE);
+        let mut store = open(&disk);
+        let mut rng = Rng(5);
+        let (mut expected, mut state, mut last) = (Expected::new(), Run::new(), None::<String>);
+        for number in 0..30u64 {
+            let name = format!("a@{number:02}");
+            let all = 0..4000u64;
+            let dirty =
+                all.filter(|_| number == 0 || rng.below(8) == 0).map(|gfn| (gfn, Some(number << 20 | (gfn + 1))));
+            let dirty: Run = dirty.collect();
+            state.extend(&dirty);
+            let handed = if sharing(0) == Sharing::Since(0) { dirty } else { state.clone() };
+            beside(&mut store, &name, &[handed], sharing, last.as_deref()).unwrap();
+            expected.insert(name.clone(), flatten(&[state.clone()]));
+            last = Some(name);
+            if expected.len() > 7 {
+                store.remove(&expected.pop_first().unwrap().0).unwrap();
+            }
+            let digests = |store: &mut Store<Disk>| -> Vec<_> {
+                store.list().unwrap().into_iter().map(|one| one.snapshot.unwrap().root_digest).collect()
+            };
+            let before = digests(&mut store);
+            // A writer that stops in the middle of a family goes on where it was.
+            for _ in 0..number * 3 {
+                store.clean_step().unwrap();
+            }
+            store.stop_cleaning();
+            clean(&mut store);
+            assert_eq!(digests(&mut store), before);
+            let used = u64::from(store.info().segments - store.info().free_segments.unwrap()) << 20;
+            let live = live_bytes(&expected);
+            // Each snapshot has a segment that is filled in part.
+            assert!(used * 10 <= live * 13 + (20 << 20), "{used} used for {live}, {number}");
+        }
+        all_right(&disk, &expected);
+        expected.keys().for_each(|name| store.remove(name).unwrap());
+        assert_eq!(store.info().free_segments, Some(store.info().segments), "all is free again");
+    }
+}
+
+/// A snapshot with a damaged page stays as it is, and what it shares with others too; they are cleaned without it.
+#[test]
+fn a_damaged_member_of_a_family_is_left_alone() {
+    let disk = formatted(LARGE);
+    let mut store = open(&disk);
+    let mut state: Run = (0..3000).map(|gfn| (gfn, Some(gfn + 1))).collect();
+    beside(&mut store, "a@0", std::slice::from_ref(&state), Sharing::Equal, None).unwrap();
+    let mut expected = Expected::new();
+    for number in 1..4u64 {
+        // Nine tenths go at once; the rest is shared by all.
+        state.extend((0..3000).filter(|gfn| gfn % 10 != 0).map(|gfn| (gfn, Some(0))));
+        state.insert(number, Some(77_000 + number));
+        let (name, base) = (format!("a@{number}"), format!("a@{}", number - 1));
+        beside(&mut store, &name, std::slice::from_ref(&state), Sharing::Equal, Some(&base)).unwrap();
+        expected.insert(name, flatten(&[state.clone()]));
+    }
+    store.remove("a@0").unwrap();
+    let wanted = page(1);
+    let at = *disk.0.borrow().view.iter().find(|(_, block)| ***block == wanted).unwrap().0;
+    let mut bad = wanted;
+    bad[9] ^= 1;
+    disk.0.borrow_mut().view.insert(at, std::rc::Rc::new(bad));
+    let before = disk.image();
+    assert_eq!(clean(&mut store), 0, "all of them have that page");
+    assert_eq!(before.get(&at), disk.image().get(&at));
+    disk.0.borrow_mut().view.insert(at, std::rc::Rc::new(wanted));
+    all_right(&disk, &expected);
+    assert!(clean(&mut open(&disk)) > 5, "and it is cleaned once the page is right");
+    all_right(&disk, &expected);
+}

@@ -35,6 +35,8 @@ pub fn ci() -> Result<()> {
     heading("sim: damage");
     sim(&["bits"])?;
     sim(&["rot"])?;
+    heading("sim: how large a store becomes");
+    sim(&["space"])?;
     heading("sim: hostile bytes");
     sim(&["fuzz"])?;
     heading("sim: memory and requests, 64 MiB to 1 TiB");
