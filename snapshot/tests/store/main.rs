@@ -11,6 +11,7 @@ mod golden;
 mod history;
 mod hostile;
 mod model;
+mod order;
 mod shared;
 mod small;
 mod space;
