@@ -13,6 +13,7 @@ mod exit;
 mod host;
 mod image;
 mod keeper;
+mod marks;
 mod queue;
 mod receive;
 mod seen;

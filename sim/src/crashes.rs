@@ -28,7 +28,7 @@ fn effort(name: &str) -> Effort {
     match name {
         "format" | "reformat" | "take" | "rounds" | "reuse" | "restart" => SHORT,
         "random" => RANDOM,
-        "full" | "clean" | "clean-reuse" | "chain-clean" | "diff-clean" | "long-chain" => LARGE,
+        "full" | "clean" | "clean-reuse" | "chain-clean" | "diff-clean" | "long-chain" | "engine-tracked" => LARGE,
         _ => LONG,
     }
 }

@@ -1,6 +1,6 @@
 //! Leaves out every flush and every safeguard of the store, one at a time, and demands that the simulator notices.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use snapshot::store::{Catalog, LEASE_PATIENCE_NS, Lease, Safeguard, StoreError, StoreId};
 
 use crate::content::{flatten, run};
@@ -24,11 +24,13 @@ enum Where {
     Reader,
     /// Where single bits are flipped.
     Flips,
+    /// In chains of incremental takes, of which nothing but the content is looked at.
+    Chains,
     /// Where each operation of the device fails once, and each write is lost once.
     Errors,
 }
 
-use Where::{Errors, FailedFlush, Flips, Reader, Work as In};
+use Where::{Chains, Errors, FailedFlush, Flips, Reader, Work as In};
 
 /// Every flush of a commit, of an open and of formatting, and where its absence must show.
 const FLUSHES: [(Phase, Window, &[Where]); 14] = [
@@ -64,6 +66,8 @@ fn places(safeguard: Safeguard) -> &'static [Where] {
         Safeguard::DamagedWaits => &[In("bad-sector")],
         Safeguard::Leases => &[Reader],
         Safeguard::ForgetTaken => &[In("abort")],
+        Safeguard::Canary | Safeguard::CarriedBits | Safeguard::LostBits => &[Chains],
+        Safeguard::MovedPages | Safeguard::KnownBelow => &[Chains],
     }
 }
 
@@ -71,6 +75,8 @@ fn places(safeguard: Safeguard) -> &'static [Where] {
 const FIRST: Effort = Effort { exhaustive: 7, random: 24, deep: 4, thin: 16, enough: 1 };
 /// Seeds of a workload that are tried.
 const SEEDS: u64 = 2;
+/// Chains of incremental takes that are tried.
+const CHAINS: u64 = 400;
 /// Flushes of `reuse` that fail once.
 const FAILED_FLUSHES: u64 = 17;
 /// Bits at the start of each block that are flipped, and how many of the others.
@@ -83,7 +89,9 @@ type Found = Option<(String, String)>;
 /// Shows the table; fails if anything can be left out unnoticed. (Power cuts with nothing left out are `crashes`.)
 pub fn run_all(only: &str) -> Result<()> {
     let (mut unneeded, mut count) = (Vec::new(), 0);
-    ensure!(search(&[Reader, Flips], Faults::default()).is_none(), "something is wrong with nothing left out");
+    if let Some((place, how)) = search(&[Reader, Flips, Chains], Faults::default()) {
+        bail!("something is wrong with nothing left out: {place}: {how}");
+    }
     println!("left out                                  noticed by       how");
     for (phase, window, places) in FLUSHES {
         let what = format!("flush after {window:?} in {phase:?}");
@@ -134,6 +142,11 @@ fn search(places: &[Where], plan: Faults) -> Found {
             Some((format!("failed-flush {number}"), outcome.wrong.into_iter().next()?))
         }),
         Reader => Some(("a reader".to_owned(), beside_a_reader().err()?)),
+        Chains => (0..CHAINS).find_map(|seed| {
+            let (name, work) = workloads::find("engine-tracked")?;
+            replay::note(name, seed);
+            Some((format!("{name} {seed}"), work(seed, plan).wrong.into_iter().next()?))
+        }),
         Flips => Some(("flipped bits".to_owned(), flips().err()?)),
         Errors => Some(("errors".to_owned(), faults::all(0).wrong.into_iter().next()?)),
     })

@@ -128,7 +128,7 @@ impl Kept {
     fn forget(&mut self, keep: usize) -> Result<()> {
         while self.snapshots.len() > keep {
             let (id, _) = self.snapshots.remove(0);
-            let (name, _) = self.store.guest_of(id).map_err(said)?;
+            let (name, _) = self.store.named(id).map_err(said)?;
             self.store.remove(&name).map_err(said)?;
         }
         Ok(())
@@ -181,7 +181,7 @@ impl Kept {
         ensure!(self.store.info().free_segments == free, "leaked segments");
         ensure!(self.store.newest_of(&GUEST).map_err(said)?.is_some(), "no snapshot");
         for (id, wanted) in &self.snapshots {
-            let (name, _) = self.store.guest_of(*id).map_err(said)?;
+            let (name, _) = self.store.named(*id).map_err(said)?;
             let mut reader = catalog.snapshot(&name).map_err(said)?;
             let mut pages = reader.pages().map_err(said)?;
             let mut wanted = (0..).zip(wanted);

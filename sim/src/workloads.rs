@@ -19,7 +19,7 @@ use crate::take;
 pub type Work = fn(u64, Faults) -> History;
 
 /// Name, what it is about, and the workload.
-pub const ALL: [(&str, &str, Work); 22] = [
+pub const ALL: [(&str, &str, Work); 23] = [
     ("format", "making a store on a blank device", |_, faults| formatting(History::blank(SMALL), faults)),
     ("reformat", "making a store over one with two snapshots", |_, faults| {
         formatting(History::with(SMALL, &[("old@1", vec![run(0, 5, 1)]), ("old@2", vec![run(0, 5, 2)])]), faults)
@@ -42,6 +42,7 @@ pub const ALL: [(&str, &str, Work); 22] = [
     ("engine-save", "a whole take: the guest stands", |seed, faults| by_engine(seed, faults, Mode::Save)),
     ("engine-live", "a whole take: rounds while the guest writes", |seed, faults| by_engine(seed, faults, Mode::Live)),
     ("engine-staged", "a whole take: the last set to memory", |seed, faults| by_engine(seed, faults, Mode::Staged)),
+    ("engine-tracked", "incremental takes of a guest that stays tracked", tracked),
     ("bad-sector", "a sector that cannot be read for a while", |seed, _| bad_sector(seed)),
     ("random", "random work, cut at random moments and gone on with", random),
 ];
@@ -257,6 +258,15 @@ fn by_engine(seed: u64, faults: Faults, mode: Mode) -> History {
         if faults == Faults::default() && ended != State::Sealed {
             history.wrong.push(format!("a take that nothing disturbs is not sealed: {ended:?}"));
         }
+    }
+    history
+}
+
+fn tracked(seed: u64, faults: Faults) -> History {
+    let mut history = History::with(LONG, &[("old@1", vec![run(0, 3, 1)])]);
+    history.disk.plan(faults);
+    if let Ok(store) = history.open() {
+        take::chain(&mut history, store, seed, faults);
     }
     history
 }

@@ -262,8 +262,9 @@ impl<R: Recorder> Sink<'_, R> {
 }
 
 /// Searches for memory: among all gfns (`everything`), or among those not known to be populated. What is found joins
-/// `populated` and, for the next round, `send`; so does what is memory no more, to be stored as a hole. Returns how
-/// many pages are new.
+/// `populated` and, for the next round, `send`; so does what is memory no more, to be stored as a hole. Until that
+/// round is over pages have `moved`: a search that is broken off has changed what is known. Returns how many pages are
+/// new.
 pub fn scan<T: GuestMemory>(
     target: &mut T,
     tracking: &mut Tracking,
@@ -273,7 +274,7 @@ pub fn scan<T: GuestMemory>(
 ) -> Result<u64, Trouble> {
     let (mut at, mut found) = (0, 0);
     while at < tracking.end {
-        let Tracking { unknown, types, populated, send, end, .. } = tracking;
+        let Tracking { unknown, types, populated, send, moved, end, .. } = tracking;
         at = if everything {
             unknown.refill_range(at, *end)
         } else {
@@ -287,6 +288,7 @@ pub fn scan<T: GuestMemory>(
                 send.insert(gfn);
             }
             found += u64::from(kind.has_data() && !was);
+            *moved |= kind.has_data() != was;
         }
         attend(target, counters)?;
     }

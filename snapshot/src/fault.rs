@@ -67,6 +67,10 @@ faults! {
     ReleasePort = "release-port",
     /// The name is used already.
     NameUsed = "name-used",
+    /// An incremental snapshot cannot lie on the one that was asked for.
+    BadParent = "bad-parent",
+    /// The guest does not stay tracked; there is nothing to end.
+    NotArmed = "not-armed",
     /// No snapshot of that name.
     NoSuchSnapshot = "no-such-snapshot",
     /// Not enough space for the upper bound of this take.

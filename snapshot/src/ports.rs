@@ -252,6 +252,8 @@ pub trait DirtyLog {
     fn peek(&mut self, into: &mut [u64]) -> Result<u64, TargetError>;
     /// As `peek`, with XEN_DOMCTL_SHADOW_LOGDIRTY_FINAL: frames that Xen keeps write-mapped are marked first.
     fn peek_final(&mut self, into: &mut [u64]) -> Result<u64, TargetError>;
+    /// As `clean`, with the marking of `peek_final`: in the pause of a take after which tracking stays on.
+    fn clean_final(&mut self, into: &mut [u64]) -> Result<u64, TargetError>;
     /// The dirty count alone (PEEK without a bitmap).
     fn dirty_count(&mut self) -> Result<u64, TargetError>;
     /// Is tracking still on? Asks by ENABLE, which answers -EINVAL then; if not, it is on again afterwards, so call

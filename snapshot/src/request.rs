@@ -9,7 +9,7 @@ use core::str::FromStr;
 use xen_hypercall::types::{DomHandle, DomId, EvtchnPort};
 
 use crate::fields::{Fields, ParseError, hex};
-use crate::names::{SnapshotName, Token};
+use crate::names::{Name, SnapshotName, Token};
 use crate::policy::Busy;
 use crate::store::Compression;
 
@@ -84,11 +84,14 @@ pub enum Kind {
     Full,
     /// The pages that are equal to those of the guest's newest snapshot: all are read, the others are written.
     Diff,
+    /// All that did not change since the snapshot below, since which the guest is tracked; and it stays tracked.
+    Incremental,
 }
 
 impl Kind {
     /// Every kind, with its word in requests.
-    pub const ALL: [(Self, &'static str); 2] = [(Self::Full, "full"), (Self::Diff, "diff")];
+    pub const ALL: [(Self, &'static str); 3] =
+        [(Self::Full, "full"), (Self::Diff, "diff"), (Self::Incremental, "incremental")];
 
     /// The word in requests.
     pub fn as_str(self) -> &'static str {
@@ -132,6 +135,8 @@ pub struct Take {
     pub compression: Compression,
     /// What it takes from an older one.
     pub kind: Kind,
+    /// The snapshot of the guest that an incremental one must lie on; `None`: whichever it can, or a full one.
+    pub parent: Option<Name>,
 }
 
 /// Remove a snapshot.
@@ -143,6 +148,17 @@ pub struct Remove {
     pub name: SnapshotName,
 }
 
+/// End the tracking of a guest that stays tracked between its snapshots.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Disarm {
+    /// Names the session.
+    pub token: Token,
+    /// The guest.
+    pub domid: DomId,
+    /// Its handle.
+    pub handle: DomHandle,
+}
+
 /// What dom0 can ask.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Request {
@@ -150,6 +166,8 @@ pub enum Request {
     Take(Take),
     /// `op=rm`.
     Remove(Remove),
+    /// `op=disarm`.
+    Disarm(Disarm),
 }
 
 const TAKE_KEYS: &[&str] = &[
@@ -172,7 +190,9 @@ const TAKE_KEYS: &[&str] = &[
     "config-chunks",
     "compress",
     "kind",
+    "parent",
 ];
+const DISARM_KEYS: &[&str] = &["protocol", "token", "op", "domid", "handle"];
 const REMOVE_KEYS: &[&str] = &["protocol", "token", "op", "guest", "name"];
 
 impl Request {
@@ -183,6 +203,7 @@ impl Request {
         match fields.required("op")? {
             "take" => Take::from_fields(&fields).map(Self::Take),
             "rm" => Remove::from_fields(&Fields::parse(bytes, REMOVE_KEYS)?).map(Self::Remove),
+            "disarm" => Disarm::from_fields(&Fields::parse(bytes, DISARM_KEYS)?).map(Self::Disarm),
             _ => Err(ParseError::bad("op")),
         }
     }
@@ -199,6 +220,7 @@ impl Request {
         match self {
             Self::Take(take) => take.token,
             Self::Remove(remove) => remove.token,
+            Self::Disarm(disarm) => disarm.token,
         }
     }
 }
@@ -226,7 +248,21 @@ impl Take {
             config_chunks: bounded(fields, "config-chunks", CONFIG_CHUNKS_MAX)?,
             compression: compression(fields)?,
             kind: kind(fields)?,
+            parent: parent(fields)?,
         })
+    }
+}
+
+impl Disarm {
+    fn from_fields(fields: &Fields<'_>) -> Result<Self, ParseError> {
+        Ok(Self { token: fields.typed("token")?, domid: guest_domid(fields)?, handle: handle(fields)? })
+    }
+}
+
+impl fmt::Display for Disarm {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { token, domid, handle } = self;
+        write!(out, "protocol={PROTOCOL}\ntoken={token}\nop=disarm\ndomid={domid}\nhandle={handle}\n")
     }
 }
 
@@ -262,6 +298,13 @@ fn kind(fields: &Fields<'_>) -> Result<Kind, ParseError> {
     let word = fields.optional("kind").filter(|word| !word.is_empty()).unwrap_or("full");
     let found = Kind::ALL.into_iter().find(|(_, known)| *known == word);
     found.map(|(kind, _)| kind).ok_or_else(|| ParseError::bad("kind"))
+}
+
+/// A parent is for an incremental one alone.
+fn parent(fields: &Fields<'_>) -> Result<Option<Name>, ParseError> {
+    let Some(name) = fields.optional("parent").filter(|name| !name.is_empty()) else { return Ok(None) };
+    let wanted = kind(fields)? == Kind::Incremental;
+    name.parse().ok().filter(|_| wanted).map(Some).ok_or_else(|| ParseError::bad("parent"))
 }
 
 /// A lower-case uuid, 8-4-4-4-12.
@@ -307,6 +350,7 @@ impl fmt::Display for Request {
         match self {
             Self::Take(take) => take.fmt(out),
             Self::Remove(remove) => remove.fmt(out),
+            Self::Disarm(disarm) => disarm.fmt(out),
         }
     }
 }
@@ -325,7 +369,9 @@ impl fmt::Display for Take {
         writeln!(out, "target-pause-ms={}", self.target_pause_ms)?;
         write!(out, "staging-kib={}\non-busy={}\n", self.staging_kib.unwrap_or(0), self.on_busy.as_str())?;
         writeln!(out, "config-chunks={}", self.config_chunks)?;
-        write!(out, "compress={}\nkind={}\n", self.compression, self.kind.as_str())
+        write!(out, "compress={}\nkind={}\nparent=", self.compression, self.kind.as_str())?;
+        self.parent.iter().try_for_each(|parent| write!(out, "{parent}"))?;
+        out.write_str("\n")
     }
 }
 

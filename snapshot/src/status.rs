@@ -154,6 +154,8 @@ counters! {
     throttle = "throttle",
     /// Pages sent with content that the store had already, in the guest's older snapshot: not written.
     shared = "shared",
+    /// Bytes that the take wrote to the store's device, its indexes included; known when it is sealed.
+    written = "written",
     /// Since the request was taken up, microseconds.
     elapsed_us = "elapsed-us",
 }
@@ -279,6 +281,8 @@ pub struct StubNode {
     pub device: Line,
     /// Blocks of 4096 bytes on it.
     pub blocks: u64,
+    /// Domids of the guests that stay tracked between their snapshots.
+    pub armed: Line,
 }
 
 const STUB_KEYS: &[&str] = &[
@@ -293,6 +297,7 @@ const STUB_KEYS: &[&str] = &[
     "generation",
     "device",
     "blocks",
+    "armed",
 ];
 
 impl StubNode {
@@ -315,6 +320,7 @@ impl StubNode {
             generation: fields.number_or_zero("generation")?,
             device: fields.line("device")?,
             blocks: fields.number_or_zero("blocks")?,
+            armed: fields.line("armed")?,
         })
     }
 }
@@ -326,6 +332,7 @@ impl fmt::Display for StubNode {
         write!(out, "memory-free={}\nxenstore-requests={}\n", self.memory_free, self.xenstore_requests)?;
         out.write_str("store-id=")?;
         self.store_id.iter().try_for_each(|id| write!(out, "{id}"))?;
-        write!(out, "\ngeneration={}\ndevice={}\nblocks={}\n", self.generation, self.device, self.blocks)
+        write!(out, "\ngeneration={}\ndevice={}\nblocks={}\n", self.generation, self.device, self.blocks)?;
+        writeln!(out, "armed={}", self.armed)
     }
 }

@@ -44,6 +44,19 @@ struct Outside {
     resumed: bool,
     sealed: bool,
     begun: bool,
+    /// Tracking stays on after a take.
+    stays: Stays,
+}
+
+/// How tracking is meant to go on.
+#[derive(Default, Clone, Copy, PartialEq, Debug)]
+enum Stays {
+    #[default]
+    Off,
+    /// After this one.
+    After,
+    /// Since an earlier one; whether what is known since is whole.
+    Since(bool),
 }
 
 impl Outside {
@@ -54,7 +67,15 @@ impl Outside {
             return self.fail(action, choice);
         }
         match action {
-            Action::Prepare => self.begun = true,
+            Action::Prepare => {
+                self.begun = true;
+                let on_top = matches!(self.stays, Stays::Since(_)) && choice.is_multiple_of(2);
+                self.tracking = on_top;
+                if on_top {
+                    return Observation::OnTop;
+                }
+            }
+            Action::Arm => assert!(self.tracking && self.captured && self.releases == 1),
             Action::Enable => self.tracking = true,
             Action::Round(_) => {
                 assert!(self.tracking, "rounds need tracking");
@@ -94,6 +115,9 @@ impl Outside {
     fn fail(&mut self, action: Action, choice: u8) -> Observation {
         let faults = [Fault::Cancelled, Fault::Hypercall, Fault::Gone, Fault::Store, Fault::ForeignSuspend];
         let fault = faults[usize::from(choice) % faults.len()];
+        if action == Action::Prepare {
+            self.begun = true;
+        }
         if action == Action::TrackingOff && fault == Fault::Gone {
             self.tracking = false;
         }
@@ -105,8 +129,11 @@ impl Outside {
 }
 
 /// Runs a session to its end. `strange` observations, which answer no action, come in between.
-fn run(policy: Policy, choices: &[u8], strange: bool) -> (Outside, Machine) {
-    let (mut machine, mut outside) = (Machine::new(policy), Outside::default());
+fn run(policy: Policy, choices: &[u8], strange: bool, stays: Stays) -> (Outside, Machine) {
+    let on = matches!(stays, Stays::Since(_));
+    let mut machine = if stays == Stays::Off { Machine::new(policy) } else { Machine::staying(policy, on) };
+    machine.carry(stays == Stays::Since(true));
+    let mut outside = Outside { stays, tracking: on, ..Outside::default() };
     let (mut now_ns, mut seen) = (0, Observation::Begin);
     for step in 0..STEPS_MAX {
         let action = machine.step(now_ns, seen);
@@ -132,12 +159,15 @@ proptest! {
         choices in prop::collection::vec(any::<u8>(), 1..80),
         mode in 0usize..5,
         strange: bool,
+        stays in 0usize..4,
     ) {
+        let stays = [Stays::Off, Stays::After, Stays::Since(true), Stays::Since(false)][stays];
         let policy = policy(Mode::ALL[mode].0);
-        let (outside, machine) = run(policy, &choices, strange);
+        let (outside, machine) = run(policy, &choices, strange, stays);
         let left_on = machine.trouble().is_some_and(|trouble| trouble.fault == Fault::TrackingLeftOn);
         prop_assert_eq!(outside.releases, 1);
-        prop_assert!(!outside.tracking || left_on, "{:?}", machine);
+        let may_stay = stays != Stays::Off && outside.sealed || stays == Stays::Since(true);
+        prop_assert!(!outside.tracking || left_on || may_stay && machine.tracks(), "{:?}", machine);
         prop_assert!(!outside.begun, "{:?}", machine);
         prop_assert!(machine.state().is_final());
         prop_assert_eq!(outside.sealed, machine.state() == State::Sealed);

@@ -15,7 +15,7 @@ use xen_hypercall::types::{DomHandle, DomId, EvtchnPort};
 const TAKE: &str = "protocol=1\ntoken=00112233445566778899aabbccddeeff\nop=take\ndomid=7\n\
     handle=0f1f2f3f-4f5f-6f7f-8f9f-afbfcfdfefff\nguest=web01\nname=2026-11-22T15:00:00Z\nmode=live\n\
     created=1795359600\nrelease-port=42\nmax-pause-ms=10000\nround1-skip=0\nh-milli=5100\ntarget-pause-ms=300\n\
-    staging-kib=65536\non-busy=accept\nconfig-chunks=3\ncompress=none\nkind=diff\n";
+    staging-kib=65536\non-busy=accept\nconfig-chunks=3\ncompress=none\nkind=diff\nparent=\n";
 
 fn take() -> Take {
     Take {
@@ -35,6 +35,7 @@ fn take() -> Take {
         config_chunks: 3,
         compression: Compression::None,
         kind: Kind::Diff,
+        parent: None,
     }
 }
 
@@ -48,7 +49,11 @@ fn a_take_is_written_and_read_byte_for_byte() {
     assert_eq!(Request::parse(TAKE.as_bytes()), Ok(Request::Take(take())));
     assert_eq!(Request::parse(TAKE.trim_end().as_bytes()), Ok(Request::Take(take())));
     let default = Request::Take(Take { compression: Compression::Lz4, kind: Kind::Full, ..take() });
-    assert_eq!(Request::parse(TAKE.replace("compress=none\nkind=diff\n", "").as_bytes()), Ok(default), "the default");
+    assert_eq!(
+        Request::parse(TAKE.replace("compress=none\nkind=diff\nparent=\n", "").as_bytes()),
+        Ok(default),
+        "the default"
+    );
 }
 
 #[test]
@@ -160,6 +165,7 @@ fn the_longest_status_fits_a_node() {
         renewed_us: u64::MAX,
         throttle: u64::MAX,
         shared: u64::MAX,
+        written: u64::MAX,
         elapsed_us: u64::MAX,
     };
     let longest = Status::refused(take().token, Fault::NoSuchSnapshot, "x".repeat(500));
@@ -190,6 +196,7 @@ fn the_stub_node_round_trips_and_checks_its_version() {
         generation: 9,
         device: Line::of("51712"),
         blocks: 1 << 20,
+        armed: Line::of("5 7"),
     };
     let text = node.to_string();
     assert_eq!(StubNode::parse(text.as_bytes()), Ok(node.clone()));
@@ -226,7 +233,8 @@ prop_compose! {
             h_milli, staging_kib: Some(kib).filter(|&kib| kib > 0), on_busy: Busy::ALL[busy].0,
             target_pause_ms: (pause / 2).max(1),
             compression: if packs { Compression::Lz4 } else { Compression::None },
-            kind: if round1_skip { Kind::Diff } else { Kind::Full },
+            kind: Kind::ALL[mode % 3].0,
+            parent: (mode % 3 == 2 && packs).then(|| "daily".parse().unwrap()),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::args;
 use crate::exit::{Exit, Outcome};
+use snapshot::names::Name;
 use snapshot::policy::Busy;
 use snapshot::request::{Kind, Mode, TARGET_PAUSE_MS};
 use std::time::Duration;
@@ -24,7 +25,19 @@ pub const fn mode(mode: args::Mode) -> Mode {
 
 /// What is taken from an older snapshot.
 pub const fn kind(take: &args::Take) -> Kind {
-    if take.diff { Kind::Diff } else { Kind::Full }
+    match take {
+        args::Take { incremental: true, .. } => Kind::Incremental,
+        args::Take { diff: true, .. } => Kind::Diff,
+        _ => Kind::Full,
+    }
+}
+
+/// NAME or GUEST@NAME of the snapshot to build on.
+pub fn parent(take: &args::Take, guest: &str) -> Outcome<Option<Name>> {
+    let Some(text) = &take.parent else { return Ok(None) };
+    let short = text.strip_prefix(guest).and_then(|rest| rest.strip_prefix('@')).unwrap_or(text);
+    let bad = |error| Exit::Usage.fail(format_args!("'{text}' is no snapshot of '{guest}': {error}"));
+    short.parse().map(Some).map_err(bad)
 }
 
 /// The way with a busy guest, as the stub calls it.

@@ -1,7 +1,8 @@
 //! Which command runs.
 
 use super::{
-    accept, cancel, check, doctor, export, init, list, prune, receive, recover, restore, rm, size, status, take, verify,
+    accept, cancel, check, disarm, doctor, export, init, list, prune, receive, recover, restore, rm, size, status,
+    take, verify,
 };
 use crate::args::{Cli, Command, Store};
 use crate::exit::Outcome;
@@ -15,6 +16,7 @@ pub fn run(cli: &Cli) -> Outcome {
         Command::Doctor { guest } => doctor::run(guest.as_deref(), &cli.place),
         Command::Status => status::run(&cli.place),
         Command::Cancel => cancel::run(&cli.place),
+        Command::Disarm { guest } => disarm::run(guest, &cli.place),
         Command::Recover => recover::run(&cli.place),
         Command::Keeper => keeper::process::main(),
         Command::Store(Store::Init { device, label, destroy_contents_of }) => {

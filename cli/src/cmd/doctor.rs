@@ -7,9 +7,10 @@ use crate::args::Place;
 use crate::domain;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::host::device::lasting_name;
-use crate::host::tree::{self, Tree};
+use crate::host::tree::{self, Tree, XenStore};
 use crate::host::xen::Xen;
-use crate::host::{thin, xl};
+use crate::host::{files, thin, xl};
+use crate::marks::{self, Mark, Standing};
 use crate::seen::{self, Sight};
 use crate::{catalog, show, stub, waits};
 use serde_json::json;
@@ -76,6 +77,9 @@ pub fn run(guest: Option<&str>, place: &Place) -> Outcome {
         Err(failure) => all.fault("xenstore", &failure),
     }
     keepers(&mut all);
+    if let (Some(xen), Ok(mut store)) = (&xen, tree::connect()) {
+        tracked(&mut all, xen, &mut store);
+    }
     if let Some(xen) = &xen {
         other_tools(&mut all, xen.taking().map_err(|error| error.to_string()));
     }
@@ -291,6 +295,49 @@ fn keepers(all: &mut Findings) {
             }
         }
         Err(failure) => all.fault("keepers", &failure),
+    }
+}
+
+/// The guests that stay tracked between their snapshots, and those that a dead stub left so.
+fn tracked(all: &mut Findings, xen: &Xen, store: &mut XenStore) {
+    let what = "tracked guests";
+    let marks = match files::make_run_dir().and_then(|dir| marks::all(&dir)) {
+        Ok(marks) => marks,
+        Err(failure) => return all.fault(what, &failure),
+    };
+    let mut none = true;
+    for mark in marks {
+        let judged = mark.and_then(|mark| {
+            let standing = mark.standing(store, |domid, handle| xen.target(domid, handle))?;
+            Ok((mark, standing))
+        });
+        none &= matches!(judged, Ok((_, Standing::Over)));
+        match judged {
+            Ok((mark, standing)) => {
+                let (grade, found, todo) = judge_mark(&mark, standing);
+                if !found.is_empty() {
+                    all.add(what, grade, found, todo);
+                }
+            }
+            Err(error) => all.add(what, Grade::Warning, error, "`livesave recover`"),
+        }
+    }
+    if none {
+        all.fine(what, "none");
+    }
+}
+
+fn judge_mark(mark: &Mark, standing: Standing) -> (Grade, String, &'static str) {
+    let Mark { guest, domid, stub, stub_domid, .. } = mark;
+    let (guest, stub) = (format!("'{guest}' (domain {domid})"), format!("the stub '{stub}' (domain {stub_domid})"));
+    match standing {
+        Standing::Over => (Grade::Fine, String::new(), ""),
+        Standing::Tracked => (Grade::Fine, format!("{guest} stays tracked by {stub}"), ""),
+        Standing::AtWork => (Grade::Fine, format!("{guest}: {stub} is at work"), ""),
+        Standing::LeftOn => {
+            let found = format!("{guest} was tracked by {stub}, which is gone or dead: its tracking may be on");
+            (Grade::Fault, found, "`livesave recover`")
+        }
     }
 }
 

@@ -20,7 +20,7 @@ pub fn exit_of(fault: Fault) -> Exit {
         Fault::Unsupported => Exit::Unsupported,
         Fault::ReleasePort => Exit::KeeperLost,
         Fault::NameUsed => Exit::NameUsed,
-        Fault::NoSuchSnapshot => Exit::NoSnapshot,
+        Fault::NoSuchSnapshot | Fault::BadParent | Fault::NotArmed => Exit::NoSnapshot,
         Fault::NoSpace => Exit::NoSpace,
         Fault::Store => Exit::BadStore,
         Fault::Cancelled => Exit::Cancelled,
@@ -42,6 +42,9 @@ fn hint_of(fault: Fault) -> Option<&'static str> {
         Fault::Gone => "it was destroyed or made anew meanwhile; take it again when it runs",
         Fault::Hypercall => "the stub's log (`xl console`) and `xl dmesg` say more",
         Fault::ReleasePort => "the keeper died, or FLASK refused: `livesave doctor`, then `livesave recover`",
+        Fault::BadParent => "`livesave status` says which guests are tracked; without --parent a full one is taken",
+        Fault::NotArmed => "`livesave status` says which guests are tracked",
+        Fault::LogDirtyOn => "if nobody migrates it and a stub that died left it on: `livesave disarm GUEST`",
         Fault::Store => "look at the store's disk; `livesave verify` shows which snapshots are whole",
         Fault::NoSuspend => "the guest's kernel log says why; is it hung?",
         Fault::ForeignSuspend | Fault::ForeignResume | Fault::ForeignOff => {

@@ -4,6 +4,7 @@ mod accept;
 mod cancel;
 mod check;
 mod choices;
+mod disarm;
 mod dispatch;
 mod doctor;
 mod export;

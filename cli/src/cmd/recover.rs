@@ -12,6 +12,7 @@ use crate::host::{files, xl};
 use crate::keeper::hook::{self, Phase};
 use crate::keeper::keepoff;
 use crate::keeper::record::{self, Record, Stage};
+use crate::marks::{self, Deed};
 use crate::show;
 use serde_json::json;
 use snapshot::keeper::{Deadlines, Target};
@@ -35,6 +36,14 @@ struct Deeds {
 }
 
 impl Deeds {
+    fn of(deed: Deed) -> Option<Self> {
+        match deed {
+            Deed::Nothing => None,
+            Deed::Done(what) => Some(Self { done: vec![what], left: Vec::new() }),
+            Deed::Left(what) => Some(Self { done: Vec::new(), left: vec![what] }),
+        }
+    }
+
     fn note(&mut self, what: &str, result: Result<(), impl std::fmt::Display>) {
         match result {
             Ok(()) => self.done.push(what.to_owned()),
@@ -85,6 +94,8 @@ fn all(only: Option<&str>) -> Outcome<Vec<(String, Deeds)>> {
         Err(error) => Ok((path.display().to_string(), Deeds { left: vec![error], ..Deeds::default() })),
     });
     let mut shown = each.collect::<Outcome<Vec<_>>>()?;
+    let settled = marks::settle_all()?.into_iter().filter(|(handle, ..)| only.is_none_or(|only| only == handle));
+    shown.extend(settled.filter_map(|(_, guest, deed)| Some((guest, Deeds::of(deed)?))));
     shown.extend(let_others(&dir).map(|deeds| ("other tools".to_owned(), deeds)));
     Ok(shown)
 }
@@ -252,19 +263,22 @@ fn tracking(
             .left
             .push("the stub is at work: its dirty tracking is its own; recover again when it is idle".to_owned()),
         Err(error) => deeds.left.push(format!("what the stub does: {error}")),
-        Ok(false) => match keepoff::lifted(&files::run_dir(), xen, || off(xen, domid)) {
-            Ok(Ok(true)) => deeds.done.push("dirty tracking switched off".to_owned()),
-            Ok(Ok(false)) => deeds.done.push("dirty tracking is off".to_owned()),
-            Ok(Err(error)) => deeds.left.push(format!("dirty tracking: {error}")),
+        Ok(false) if stub_tracks(store, stub.0, domid) => {
+            deeds.done.push("dirty tracking is the stub's, for the next incremental snapshot".to_owned());
+        }
+        Ok(false) => match marks::switch_off(xen, domid) {
+            Ok(true) => deeds.done.push("dirty tracking switched off".to_owned()),
+            Ok(false) => deeds.done.push("dirty tracking is off".to_owned()),
             Err(error) => deeds.left.push(format!("dirty tracking: {error}")),
         },
     }
 }
 
-/// Switches tracking off if it is on. True: it was.
-fn off(xen: &Xen, domid: DomId) -> xen_hypercall::Result<bool> {
-    let on = xen.log_dirty_on(domid)?;
-    if on { xen.log_dirty_off(domid).map(|()| true) } else { Ok(false) }
+/// Does the stub say that the guest stays tracked between its snapshots?
+fn stub_tracks(store: &mut XenStore, stub: DomId, guest: DomId) -> bool {
+    let text = store.find_text(&format!("/local/domain/{stub}/data/livesave/stub")).ok().flatten();
+    let node = text.and_then(|text| StubNode::parse(text.as_bytes()).ok());
+    node.is_some_and(|node| marks::tracks(&node, guest.raw()))
 }
 
 /// The hook hears what became of the snapshot, as from a keeper that lives. Its failure keeps nothing: like there.

@@ -4,12 +4,13 @@ use super::{faults, follow};
 use crate::args::Place;
 use crate::exit::{Exit, Outcome};
 use crate::host::files;
-use crate::host::tree;
-use crate::stub;
+use crate::host::tree::{self, XenStore};
+use crate::stub::{self, Stub};
 use crate::{show, waits};
 use serde_json::json;
 use snapshot::names::{SnapshotName, Token};
 use snapshot::request::{Remove, Request};
+use snapshot::status::Status;
 use std::time::{Duration, Instant};
 use xen_drivers::xenstore::Nodes;
 
@@ -37,21 +38,27 @@ pub fn run(text: &str, place: &Place) -> Outcome {
 pub fn remove(name: &SnapshotName, place: &Place) -> Outcome {
     let mut store = tree::connect()?;
     let stub = stub::trusted(&mut store, place)?;
-    let token = Token(files::random()?);
-    let base = stub::base(&stub.domain);
-    let request = Request::Remove(Remove { token, name: name.clone() }).to_string();
-    let written = store.watch(&base, "livesave").and_then(|()| store.write(&format!("{base}/request"), request));
+    let request = Request::Remove(Remove { token: Token(files::random()?), name: name.clone() });
+    let status = ask(&mut store, &stub, &request)?;
+    if let Some(failure) = faults::judge(&status, &format!("the removal of {name}")) {
+        return Err(failure);
+    }
+    stub::remember(&mut store, &stub.domain);
+    Ok(())
+}
+
+/// Sends a request that needs no keeper, and waits for its final status.
+pub fn ask(store: &mut XenStore, stub: &Stub, request: &Request) -> Outcome<Status> {
+    let (token, base) = (request.token(), stub::base(&stub.domain));
+    let text = request.to_string();
+    let written = store.watch(&base, "livesave").and_then(|()| store.write(&format!("{base}/request"), text));
     written.map_err(|error| tree::trouble("the request", error))?;
     let (asked, mut last) = (Instant::now(), None);
     let mut heard = asked;
     loop {
-        let status = follow::status_of(&mut store, &base, token)?;
-        if let Some(status) = status.as_ref().filter(|status| status.state.is_final()) {
-            if let Some(failure) = faults::judge(status, &format!("the removal of {name}")) {
-                return Err(failure);
-            }
-            stub::remember(&mut store, &stub.domain);
-            return Ok(());
+        let status = follow::status_of(store, &base, token)?;
+        if let Some(last) = status.clone().filter(|status| status.state.is_final()) {
+            return Ok(last);
         }
         if status != last {
             (heard, last) = (Instant::now(), status);

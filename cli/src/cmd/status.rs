@@ -76,14 +76,17 @@ fn stub_json(stub: &Stub) -> Value {
         "reason": node.reason.as_str(), "version": node.version.as_str(), "memory_total": node.memory_total,
         "memory_free": node.memory_free, "xenstore_requests": node.xenstore_requests,
         "store_id": node.store_id.map(|id| id.to_string()), "generation": node.generation, "blocks": node.blocks,
+        "armed": node.armed.as_str().split(' ').filter_map(|domid| domid.parse::<u16>().ok()).collect::<Vec<_>>(),
     })
 }
 
 fn stub_line(stub: &Stub) -> String {
     let node = &stub.node;
     let reason = if node.reason.is_empty() { String::new() } else { format!(" ({})", node.reason) };
+    let armed = &node.armed;
+    let tracked = if armed.is_empty() { String::new() } else { format!("; stays tracked: domain {armed}") };
     format!(
-        "stub {} (domain {}): {}{reason}; {} of {} memory free; store of {}, generation {}",
+        "stub {} (domain {}): {}{reason}; {} of {} memory free; store of {}, generation {}{tracked}",
         stub.domain.name,
         stub.domain.domid,
         state_word(node.state),

@@ -15,6 +15,7 @@ use crate::host::tree::{self, XenStore};
 use crate::host::xen::{self, Xen};
 use crate::keeper::link::{self, Link};
 use crate::keeper::words::{Ending, Job};
+use crate::marks::{self, Deed};
 use crate::stub::{self, Stub};
 use crate::{queue, show};
 use serde_json::json;
@@ -54,7 +55,11 @@ pub fn run(take: &args::Take, place: &Place) -> Outcome {
     let token = Token(files::random()?);
     let mut job = job(take, &xen, &stub, &found, guest.info.handle.to_string(), &name, token)?;
     job.disks = writable(&guest.config)?;
+    marks::refuse_others(&job, &mut store, &xen)?;
     let (mut link, port) = Link::start(&job)?;
+    if take.incremental {
+        marks::note(&job, &stub.domain.name)?;
+    }
     let asked = request::Take {
         token,
         domid: found.domid,
@@ -72,6 +77,7 @@ pub fn run(take: &args::Take, place: &Place) -> Outcome {
         config_chunks: u16::try_from(chunks.len()).unwrap_or(u16::MAX),
         compression: compression(take.compress),
         kind: choices::kind(take),
+        parent: choices::parent(take, &found.name)?,
     };
     say_start(&progress, &name, take.mode, &job);
     let base = stub::base(&stub.domain);
@@ -94,6 +100,17 @@ fn recover_leftovers(handle: &str, guest: &str) -> Outcome {
             return Err(failure.hint("`livesave recover` says what"));
         }
         eprintln!("what an earlier take of '{guest}' left was recovered");
+    }
+    for (whose, of, deed) in marks::settle_all()? {
+        match deed {
+            Deed::Nothing => {}
+            Deed::Done(what) => eprintln!("livesave: '{of}': {what}"),
+            Deed::Left(why) if whose == handle => {
+                let failure = Exit::LogDirtyOn.fail(format_args!("'{guest}' may be tracked still: {why}"));
+                return Err(failure.hint("`livesave recover`, or `livesave disarm`, when that has ended"));
+            }
+            Deed::Left(why) => eprintln!("livesave: '{of}': {why}; see `livesave doctor`"),
+        }
     }
     Ok(())
 }
@@ -239,7 +256,7 @@ fn report(name: &SnapshotName, mode: args::Mode, status: &Option<Status>, ending
         return show::print_json(&json!({
             "snapshot": name.to_string(), "mode": mode.as_str(), "rounds": c.round, "memory_pages": c.memory,
             "pages": c.pages, "zero_pages": c.zero, "skipped_pages": c.skipped, "bytes": c.bytes,
-            "shared_pages": c.shared, "base": base.as_str(), "why_full": why_full.as_str(),
+            "written_bytes": c.written, "shared_pages": c.shared, "base": base.as_str(), "why_full": why_full.as_str(),
             "cleans": c.cleans, "peeks": c.peeks, "elapsed_us": c.elapsed_us, "throttle": c.throttle,
             "pause": {
                 "total_us": total, "freeze_us": parts[0], "capture_us": parts[1], "resume_us": parts[2],

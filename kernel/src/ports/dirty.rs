@@ -47,6 +47,13 @@ impl DirtyLog for XenTarget {
         self.peek_in(into, Pass::Final)
     }
 
+    fn clean_final(&mut self, into: &mut [u64]) -> Result<u64, TargetError> {
+        self.confirm()?;
+        _ = sched::yield_now(&hv::xen());
+        let stats = self.domctl.logdirty_clean(self.domid, into, frames(into), Pass::Final).map_err(translate)?;
+        Ok(stats.dirty_count.into())
+    }
+
     fn dirty_count(&mut self) -> Result<u64, TargetError> {
         let stats = self.domctl.logdirty_stats(self.domid).map_err(translate)?;
         Ok(stats.dirty_count.into())

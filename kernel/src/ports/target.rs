@@ -91,7 +91,15 @@ impl XenTarget {
 
     /// What Xen says of the domain that has both names.
     pub(super) fn named(&self) -> Result<domctl::DomainInfo, TargetError> {
-        self.domctl.getdomaininfo(self.domid, Some(self.handle)).map_err(translate)
+        self.domctl.getdomaininfo(self.domid, Some(self.handle)).map_err(|error| match translate(error) {
+            // Where there is no domain of this number Xen answers for the next one (common/domctl.c), which may be one
+            // that is no business of ours, or ourselves. Another call is about this number alone.
+            denied @ TargetError::Denied { .. } => {
+                let exact = self.domctl.logdirty_stats(self.domid).map_err(translate).err();
+                if exact == Some(TargetError::Gone) { TargetError::Gone } else { denied }
+            }
+            other => other,
+        })
     }
 
     fn policy(&self) -> Result<(Vec<CpuidLeaf>, Vec<MsrEntry>), TargetError> {

@@ -22,6 +22,7 @@ use xen_drivers::xenstore::{Client, Event, Nodes, XsError};
 use xen_hypercall::EvtchnPort;
 
 use super::beat::Beat;
+use super::vigil::Vigil;
 use crate::platform::Xen;
 use crate::{debug, error, info, warn};
 
@@ -62,6 +63,8 @@ pub enum Wake {
     DiskLost(Text),
     /// The toolstack may have attached or detached a disk.
     Devices,
+    /// Guests that stayed tracked are so no more.
+    Disarmed,
     /// The time has come.
     Time,
 }
@@ -83,17 +86,32 @@ pub struct Line {
     beat: Option<Beat>,
     disk_lost: Option<Text>,
     devices_changed: bool,
+    vigil: Vigil,
 }
 
 impl Line {
     /// A line over a fresh connection; nothing is watched yet.
     pub fn new(store: Store) -> Self {
-        Self { store, session: None, requested: false, stop: None, beat: None, disk_lost: None, devices_changed: false }
+        Self {
+            store,
+            session: None,
+            requested: false,
+            stop: None,
+            beat: None,
+            disk_lost: None,
+            devices_changed: false,
+            vigil: Vigil::default(),
+        }
     }
 
     /// The client, for what is not the protocol's business: devices.
     pub fn store(&mut self) -> &mut Store {
         &mut self.store
+    }
+
+    /// The guests that stay tracked. They are looked at whenever the heartbeat is.
+    pub fn vigil(&mut self) -> &mut Vigil {
+        &mut self.vigil
     }
 
     /// Watches everything that dom0 may write. Each watch fires once at once, so nothing that came earlier is missed.
@@ -110,11 +128,12 @@ impl Line {
             if Xen.now_ns() >= until_ns {
                 return Ok(Wake::Time);
             }
-            let beat_ns = self.beat.as_ref().map_or(u64::MAX, Beat::next_ns);
+            let beat_ns = self.beat.as_ref().map_or(u64::MAX, Beat::next_ns).min(self.vigil.next_ns());
             if let Some(event) = self.store.next_event(until_ns.min(beat_ns))? {
                 self.heard(&event)?;
             }
             self.beat();
+            self.vigil.look_at_bits();
         }
     }
 
@@ -132,7 +151,7 @@ impl Line {
         if core::mem::take(&mut self.requested) {
             return Ok(self.find(REQUEST)?.map(Wake::Request));
         }
-        Ok(None)
+        Ok(self.vigil.changed().then_some(Wake::Disarmed))
     }
 
     /// Takes the request node away: it is taken up or refused.
@@ -170,6 +189,7 @@ impl Line {
     }
 
     fn beat(&mut self) {
+        self.vigil.look();
         if let Some(Err(error)) = self.beat.as_mut().map(Beat::tick) {
             warn!("heartbeat: {error}");
             self.disk_lost.get_or_insert(Text::of(error));

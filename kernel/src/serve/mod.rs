@@ -15,6 +15,7 @@ mod line;
 mod reopen;
 mod service;
 mod session;
+mod vigil;
 
 pub use disk::DiskError;
 pub use line::{Line, Stop, Store};

@@ -90,6 +90,7 @@ impl Service {
             generation: 0,
             device: fields::Line::default(),
             blocks: 0,
+            armed: fields::Line::default(),
         };
         let line = Line::new(store);
         let reopen = Reopen::default();
@@ -173,6 +174,7 @@ impl Service {
                 Wake::Stop(stop) => return Ok(stop),
                 Wake::DiskLost(why) => self.lost(why.as_str())?,
                 Wake::Devices => self.devices(),
+                Wake::Disarmed => self.say(self.node.state)?,
                 Wake::Time if self.store.is_some() => idle_ns = self.tidy_up()?,
                 Wake::Time => self.open_again()?,
             }
@@ -255,6 +257,7 @@ impl Service {
                 session::take(&mut self.line, &mut store, &take, hold)
             }
             Request::Remove(remove) => session::remove(&mut self.line, &mut store, &remove),
+            Request::Disarm(disarm) => session::disarm(&mut self.line, &disarm),
         };
         let after = Held::now();
         if before != after {
@@ -277,6 +280,7 @@ impl Service {
 
     /// Gives the disk back before the domain ends.
     fn close(&mut self) {
+        self.line.vigil().end();
         if let Some(store) = self.store.take() {
             self.release(store.into_device());
         }
@@ -292,6 +296,7 @@ impl Service {
     /// Writes the stub's node.
     fn say(&mut self, state: StubState) -> Result<(), XsError> {
         self.node.state = state;
+        self.node.armed = self.line.vigil().list();
         self.node.memory_free = mm::heap::free() as u64;
         if let Some(info) = self.store.as_ref().map(store::Store::info) {
             self.node.store_id = Some(Token(info.id.0));

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use snapshot::fault::Fault;
 use snapshot::pv::AnyTarget;
-use snapshot::request::{Remove, Take};
+use snapshot::request::{Disarm, Remove, Take};
 use snapshot::session::Trouble;
 use snapshot::status::{State, Status};
 use snapshot::store;
@@ -56,8 +56,11 @@ fn with_port(
     line.begin(take.token, port)?;
     info!("take {} of domain {} ({}), mode {}", take.name, take.domid, take.handle, take.mode.as_str());
     let mut recorder = StoreRecorder::new(store);
+    let before = line.vigil().before(take.domid, take.handle);
     let options = Options { memory_bytes: mm::heap::free().saturating_sub(HEAP_RESERVE), hold };
-    let status = Engine::new(&mut target, line, &mut recorder, take, config, options).run();
+    let engine = Engine::new(&mut target, line, &mut recorder, take, config, options);
+    let (status, armed) = engine.run_after(before);
+    line.vigil().keep(armed);
     match &status.fault {
         None => info!("{}: {:?}", status.state, status.counters),
         Some(fault) => warn!("{}: {fault}: {} {:?}", status.state, status.reason, status.counters),
@@ -87,12 +90,29 @@ pub fn remove(line: &mut Line, store: &mut store::Store<Disk>, remove: &Remove) 
     let status = match store.remove(&name) {
         Ok(()) => {
             info!("removed {name}");
+            line.vigil().removed(store);
             Status::new(remove.token, State::Done)
         }
         Err(error) => {
             warn!("removing {name}: {error}");
             let trouble = Trouble::from(error);
             Status { state: State::Failed, ..Status::refused(remove.token, trouble.fault, trouble.reason) }
+        }
+    };
+    line.report(&status)
+}
+
+/// Ends the tracking of a guest.
+pub fn disarm(line: &mut Line, disarm: &Disarm) -> Result<(), XsError> {
+    let status = match line.vigil().disarm(disarm.domid, disarm.handle) {
+        Ok(true) => Status::new(disarm.token, State::Done),
+        Ok(false) => Status {
+            state: State::Failed,
+            ..Status::refused(disarm.token, Fault::NotArmed, "the stub does not track this guest")
+        },
+        Err(error) => {
+            let trouble = Trouble::from(error);
+            Status { state: State::Failed, ..Status::refused(disarm.token, trouble.fault, trouble.reason) }
         }
     };
     line.report(&status)

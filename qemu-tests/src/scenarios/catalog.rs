@@ -3,9 +3,9 @@
 use anyhow::Result;
 
 use super::{
-    aftermath, bad_input, bad_middle, bad_pv, bad_shapes, boot, devices, diff, endings, flask, guest, hook, kills, lvm,
-    many, no_shadow, oracle, others, oxenstored, pv, pv_hostile, pv_tables, receive, registers, restores, rounds,
-    shapes, staged, stock, stores, take_restore, two,
+    aftermath, bad_input, bad_middle, bad_pv, bad_shapes, boot, devices, diff, endings, flask, guest, hook,
+    incremental, kills, lvm, many, no_shadow, oracle, others, oxenstored, pv, pv_hostile, pv_tables, receive,
+    registers, restores, rounds, shapes, staged, stock, stores, take_restore, tracked, two,
 };
 use crate::lab::{Lab, Spec};
 
@@ -74,6 +74,9 @@ pub fn all() -> Vec<Scenario> {
         Scenario { slow: true, ..shared("stock_pv", stock::run_pv) },
         // Not in CI: what it shows changes seldom.
         Scenario { slow: true, ..shared("bad_shapes", bad_shapes::run) },
+        // Not in CI: ten takes each, and four restores.
+        Scenario { slow: true, ..shared("incremental", incremental::run) },
+        Scenario { slow: true, ..shared("tracked", tracked::run) },
         // Not in CI: six minutes.
         Scenario { slow: true, ..shared("many", many::run) },
         // Not in CI: more guests and more takes than their short namesakes.

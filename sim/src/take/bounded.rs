@@ -206,6 +206,10 @@ impl DirtyLog for Guest {
         self.peek(into)
     }
 
+    fn clean_final(&mut self, into: &mut [u64]) -> Result<u64, TargetError> {
+        self.peek(into)
+    }
+
     fn dirty_count(&mut self) -> Result<u64, TargetError> {
         drop(self.call());
         Ok(0)

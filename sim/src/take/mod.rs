@@ -1,5 +1,6 @@
 //! Whole takes: the engine of a take, in the world of its own tests, on the store under test.
 
+mod armed;
 mod bounded;
 mod work;
 
@@ -28,5 +29,6 @@ mod setup;
 )]
 mod world;
 
+pub use armed::chain;
 pub use bounded::table;
 pub use work::{NAME, engine};

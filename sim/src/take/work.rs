@@ -18,14 +18,14 @@ use crate::image::Block;
 /// The snapshot that the request of the fakes asks for.
 pub const NAME: &str = "web01@now";
 /// Gfns of the guest, the last of them special pages.
-const GFNS: usize = 40;
+pub const GFNS: usize = 40;
 /// Pages of memory, and those of them that are written all the time.
-const MEMORY: usize = 24;
-const WORKING_SET: usize = 12;
+pub const MEMORY: usize = 24;
+pub const WORKING_SET: usize = 12;
 /// Writes of the guest between two calls.
-const WRITES: u64 = 3;
+pub const WRITES: u64 = 3;
 /// The engine's batches.
-const MEMORY_BYTES: usize = 8 << 20;
+pub const MEMORY_BYTES: usize = 8 << 20;
 
 /// A take in this mode; returns how it ended. `cancelled`: at this call of the engine the operator changes his mind.
 pub fn engine(history: &mut History, store: &mut Store<Disk>, mode: Mode, seed: u64, cancelled: Option<u64>) -> State {
@@ -57,7 +57,7 @@ pub fn engine(history: &mut History, store: &mut Store<Disk>, mode: Mode, seed: 
 }
 
 /// The guest at its suspend.
-fn suspended(world: &Shared) -> Pages {
+pub fn suspended(world: &Shared) -> Pages {
     let world = world.borrow();
     let held = world.at_suspend.iter().flatten().enumerate();
     held.filter_map(|(gfn, content)| content.map(|content| (gfn as u64, page(content)))).collect()

@@ -100,6 +100,10 @@ impl<H: PvHost + GuestMemory> DirtyLog for AnyTarget<H> {
         self.log().peek_final(into)
     }
 
+    fn clean_final(&mut self, into: &mut [u64]) -> Result<u64, TargetError> {
+        self.log().clean_final(into)
+    }
+
     fn dirty_count(&mut self) -> Result<u64, TargetError> {
         self.log().dirty_count()
     }

@@ -178,6 +178,10 @@ impl<H: PvHost> DirtyLog for PvTarget<H> {
         self.host.peek_final(into)
     }
 
+    fn clean_final(&mut self, into: &mut [u64]) -> Result<u64, TargetError> {
+        self.host.clean_final(into)
+    }
+
     fn dirty_count(&mut self) -> Result<u64, TargetError> {
         self.host.dirty_count()
     }

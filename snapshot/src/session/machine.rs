@@ -7,84 +7,10 @@
 
 use super::limits;
 use super::trouble::Trouble;
+use super::words::{Action, Capture, Observation, Pass};
 use crate::fault::Fault;
 use crate::policy::{Decision, Policy, Refusal, RoundStats};
 use crate::status::State;
-use crate::verdict::Verdict;
-
-/// Which pages a round sends.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Pass {
-    /// Every populated page; the first round, and again when pages of the guest came or went.
-    Full,
-    /// The pages dirty since the last round.
-    Dirty,
-}
-
-/// What is read in the pause.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Capture {
-    /// Everything: mode `save`.
-    Everything,
-    /// What is dirty since the last round.
-    LastSet,
-}
-
-/// What the engine does next. Each ends in one observation.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Action {
-    /// Check the guest, get the memory, begin the snapshot in the store. `Done`.
-    Prepare,
-    /// Switch tracking on. `Done`.
-    Enable,
-    /// One round. `Round`.
-    Round(Pass),
-    /// Look for pages that came or went since the last full pass. `Rechecked`.
-    Recheck,
-    /// Say want-suspend, look at the guest, wait a little. `Suspended` or `Nothing`.
-    AwaitSuspend,
-    /// The guest freezes itself: one more CLEAN, and a copy to memory, until it stands. `Suspended` or `Nothing`.
-    Chase,
-    /// Read the platform state and the pages, check that nobody interfered. `Done`.
-    Capture(Capture),
-    /// Send the release edge, then say where the session stands. `Done`.
-    Release,
-    /// Switch tracking off. `Done`.
-    TrackingOff,
-    /// Make everything durable but the seal. `Done`.
-    Flush,
-    /// Wait a little for the verdict. `Verdict` or `Nothing`.
-    AwaitVerdict,
-    /// Make the snapshot exist. `Done`.
-    Seal,
-    /// Drop what was begun in the store; nothing may have been. `Done`.
-    Discard,
-    /// Publish the final status; no step follows.
-    Finish,
-}
-
-/// What the engine saw.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Observation {
-    /// The session begins.
-    Begin,
-    /// The action is done.
-    Done,
-    /// A round is over; the second value tells that the guest's memory changed size.
-    Round(RoundStats, bool),
-    /// Whether pages of the guest came or went since the last full pass.
-    Rechecked(bool),
-    /// A wait ended without event.
-    Nothing,
-    /// The guest took the suspend request.
-    Acked,
-    /// The guest is suspended.
-    Suspended,
-    /// The keeper's word.
-    Verdict(Verdict),
-    /// The action failed, or the session must end: cancel, a guest that is gone, a foreign hand.
-    Trouble(Trouble),
-}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
@@ -113,6 +39,14 @@ pub struct Machine {
     phase: Phase,
     /// The guard: tracking is on, or may be.
     tracking: bool,
+    /// Tracking is to stay on after a seal.
+    stays: bool,
+    /// What is known of the time since an earlier snapshot is whole: tracking stays on after a failure as well.
+    carries: bool,
+    /// Only what changed since an earlier snapshot is taken.
+    on_top: bool,
+    /// Pages came or went where no round can follow: everything is read in the pause.
+    everything: bool,
     /// Something was begun in the store.
     begun: bool,
     released: bool,
@@ -134,6 +68,10 @@ impl Machine {
             policy,
             phase: Phase::Start,
             tracking: false,
+            stays: false,
+            carries: false,
+            on_top: false,
+            everything: false,
             begun: false,
             released: false,
             sealed: false,
@@ -146,6 +84,26 @@ impl Machine {
             trouble: None,
             state: State::Preparing,
         }
+    }
+
+    /// A take after which tracking stays on; it may be on already, since an earlier one.
+    pub fn staying(policy: Policy, on: bool) -> Self {
+        Self { stays: true, tracking: on, ..Self::new(policy) }
+    }
+
+    /// Tells whether what is known of the time since an earlier snapshot is whole.
+    pub fn carry(&mut self, whole: bool) {
+        self.carries = whole;
+    }
+
+    /// Is tracking on, or may it be? After [`Action::Finish`]: it stays so.
+    pub fn tracks(&self) -> bool {
+        self.tracking
+    }
+
+    /// Does the snapshot exist?
+    pub fn sealed(&self) -> bool {
+        self.sealed
     }
 
     /// The state to publish, final after [`Action::Finish`].
@@ -182,6 +140,7 @@ impl Machine {
                 self.begun = true;
                 self.go(Phase::Prepare, Action::Prepare)
             }
+            (Phase::Prepare, Observation::OnTop) => self.begin_on_top(),
             (Phase::Prepare, _) => {
                 self.tracking = true;
                 self.go(Phase::Enable, Action::Enable)
@@ -189,6 +148,10 @@ impl Machine {
             (Phase::Enable, _) if self.policy.is_live() => self.full_pass(),
             (Phase::Enable, _) => self.await_suspend(now_ns),
             (Phase::Rounds, Observation::Round(stats, resized)) => self.after_round(&stats, resized),
+            (Phase::Recheck, Observation::Rechecked(true)) if !self.policy.is_live() => {
+                self.everything = true;
+                self.await_suspend(now_ns)
+            }
             (Phase::Recheck, Observation::Rechecked(true)) => self.full_pass(),
             (Phase::Recheck, Observation::Rechecked(false)) => self.await_suspend(now_ns),
             (Phase::AwaitSuspend, seen) => self.awaiting_suspend(now_ns, &seen),
@@ -209,6 +172,12 @@ impl Machine {
     fn go(&mut self, phase: Phase, action: Action) -> Action {
         self.phase = phase;
         action
+    }
+
+    /// Tracking is on since the snapshot below: nothing is to be switched on, nothing to be sent that is the same.
+    fn begin_on_top(&mut self) -> Action {
+        self.on_top = true;
+        if self.policy.is_live() { self.start_round(Pass::Dirty) } else { self.go(Phase::Recheck, Action::Recheck) }
     }
 
     fn full_pass(&mut self) -> Action {
@@ -250,7 +219,8 @@ impl Machine {
         if *seen == Observation::Suspended {
             self.state = State::Capturing;
             self.rounds += 1;
-            let all = if self.policy.is_live() { Capture::LastSet } else { Capture::Everything };
+            let rounds = self.policy.is_live() || self.on_top && !self.everything;
+            let all = if rounds { Capture::LastSet } else { Capture::Everything };
             return self.go(Phase::Capture, Action::Capture(all));
         }
         if *seen == Observation::Acked && self.policy.is_staged() && !self.chased {
@@ -271,11 +241,11 @@ impl Machine {
 
     fn after_release(&mut self, now_ns: u64) -> Action {
         self.deadline_ns = now_ns.saturating_add(limits::VERDICT_WAIT_NS);
-        self.go(Phase::CapturedOff, Action::TrackingOff)
+        self.go(Phase::CapturedOff, if self.stays { Action::Arm } else { Action::TrackingOff })
     }
 
     fn flush(&mut self) -> Action {
-        self.tracking = false;
+        self.tracking &= self.stays;
         self.state = State::Flushing;
         self.go(Phase::Flush, Action::Flush)
     }
@@ -311,6 +281,10 @@ impl Machine {
     }
 
     fn off_failed(&mut self, trouble: Trouble) -> Action {
+        if self.phase == Phase::CapturedOff && core::mem::take(&mut self.stays) {
+            // What was to stay on is in doubt: the snapshot is not, but the next one has to be a full one.
+            return Action::TrackingOff;
+        }
         self.off_attempts += 1;
         if trouble.fault == Fault::Gone {
             return self.off_is_over();
@@ -344,7 +318,8 @@ impl Machine {
             self.released = true;
             return self.go(Phase::LeaveRelease, Action::Release);
         }
-        if self.tracking {
+        let stays_on = self.stays && (self.sealed || self.carries);
+        if self.tracking && !stays_on {
             return self.go(Phase::LeaveOff, Action::TrackingOff);
         }
         if self.begun {

@@ -3,6 +3,8 @@
 pub mod limits;
 mod machine;
 mod trouble;
+mod words;
 
-pub use machine::{Action, Capture, Machine, Observation, Pass};
+pub use machine::Machine;
 pub use trouble::Trouble;
+pub use words::{Action, Capture, Observation, Pass};

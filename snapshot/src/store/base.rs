@@ -125,11 +125,11 @@ impl<D: BlockDevice> Store<D> {
         Ok(None)
     }
 
-    /// The snapshot of this number and its guest's uuid; `NotFound` once it was removed.
-    pub fn guest_of(&mut self, id: u64) -> Result<(String, [u8; 16])> {
+    /// The name of the snapshot of this number, and the digest of its content; `NotFound` once it was removed.
+    pub fn named(&mut self, id: u64) -> Result<(String, Digest)> {
         let entry = self.volume.entry(id)?;
         let root = read_root(&mut self.device, &self.volume, entry)?;
-        Ok((entry.name.clone(), root.metadata.guest_uuid))
+        Ok((entry.name.clone(), root.content))
     }
 }
 

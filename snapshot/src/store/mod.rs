@@ -71,6 +71,9 @@ pub use reader::{Catalog, Listed, SnapshotInfo, SnapshotReader};
 pub use root::{AttachmentKind, Lineage};
 #[cfg(feature = "sabotage")]
 pub use sabotage::Safeguard;
+#[cfg(not(feature = "sabotage"))]
+pub(crate) use sabotage::Safeguard;
+pub(crate) use sabotage::out;
 pub use sizing::device_blocks;
 pub use squeeze::Compression;
 pub use store::{Store, StoreInfo};

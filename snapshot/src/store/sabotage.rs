@@ -1,4 +1,5 @@
-//! The safeguards of the store, each of which the simulator can leave out to see that it notices.
+//! The safeguards of the store, and of takes on top of others, each of which the simulator can leave out to see that
+//! it notices.
 //!
 //! Without the feature `sabotage` every question here is a constant, and costs nothing. With it a program that is
 //! meant for anybody does not build: see the assertion below. Never a way to configure the store.
@@ -45,12 +46,22 @@ pub enum Safeguard {
     CleanedOthers,
     /// What was cleaned lists the segments of its pages.
     CleanedSegments,
+    /// A guest that stays tracked: bits that another tool cleared are missed.
+    Canary,
+    /// Bits that a failed incremental take had fetched are the next one's.
+    CarriedBits,
+    /// After a CLEAN that failed nothing is known.
+    LostBits,
+    /// After pages came or went nothing is known.
+    MovedPages,
+    /// What an incremental take is to lie on is looked for in the store.
+    KnownBelow,
 }
 
 #[cfg(feature = "sabotage")]
 impl Safeguard {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 24] = [
         Self::SlotChecksum,
         Self::NewestSlot,
         Self::Settle,
@@ -70,6 +81,11 @@ impl Safeguard {
         Self::StackedSegments,
         Self::CleanedOthers,
         Self::CleanedSegments,
+        Self::Canary,
+        Self::CarriedBits,
+        Self::LostBits,
+        Self::MovedPages,
+        Self::KnownBelow,
     ];
 }
 
@@ -104,4 +120,4 @@ mod switch {
     }
 }
 
-pub(super) use switch::out;
+pub(crate) use switch::out;

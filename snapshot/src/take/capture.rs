@@ -12,6 +12,7 @@ use super::stage::{StageRun, drain};
 use crate::copy::{PassRun, scan};
 use crate::fault::Fault;
 use crate::ports::{Clock, Control, DomainInfo, ShutdownCode};
+use crate::request::Kind;
 use crate::session::{Capture, Observation, Trouble};
 use crate::status::{Counters, State};
 use crate::trace::RoundKind;
@@ -95,7 +96,10 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
         self.counters.peeks += 1;
         let asked_ns = self.desk.now_ns();
         let work = Self::work(&mut self.work)?;
-        self.counters.dirty = work.tracking.begin_last(self.target)?;
+        let stays = self.take.kind == Kind::Incremental;
+        self.bits_lost = stays;
+        self.counters.dirty = work.tracking.begin_last(self.target, stays)?;
+        self.bits_lost = false;
         work.tape.fetched(self.desk.now_ns().saturating_sub(asked_ns));
         work.tape.given(self.counters.dirty);
         let Renewed { to_copy, to_spend, outlook } = self.renew()?;
@@ -108,6 +112,8 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
     }
 
     fn find_everything(&mut self) -> Result<(), Trouble> {
+        // As in a full pass: an attempt that ends here leaves nothing that can be built on.
+        self.full_passes += 1;
         let mut guard = self.guard();
         let desk = &mut self.desk;
         let tracking = &mut Self::work(&mut self.work)?.tracking;
@@ -116,6 +122,12 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
             guard.check(target, desk.now_ns())
         })?;
         tracking.moved = false;
+        if self.take.kind == Kind::Incremental {
+            // All of it is sent: what was noted since ENABLE is not to be the next snapshot's.
+            self.bits_lost = true;
+            tracking.begin_last(self.target, true)?;
+            self.bits_lost = false;
+        }
         self.counters.memory = tracking.populated.count();
         Self::work(&mut self.work)?.tape.given(self.counters.memory);
         Ok(())
@@ -150,6 +162,7 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
     /// Nobody switched tracking off, nobody resumed the guest, its memory has the size that the rounds were right for.
     fn check_untouched(&mut self, capture: Capture) -> Result<(), Trouble> {
         if self.tracked && !self.target.still_on()? {
+            self.bits_lost = true;
             return Err(Trouble::new(Fault::ForeignOff, "somebody switched the dirty tracking off"));
         }
         let info = still_suspended(self.target.info()?)?;
@@ -157,6 +170,7 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
         if resized && capture == Capture::LastSet {
             return Err(Trouble::new(Fault::Ballooning, "the guest's memory changed size before it suspended"));
         }
+        Self::work(&mut self.work)?.tot_pages = info.tot_pages;
         Ok(())
     }
 }

@@ -5,6 +5,7 @@
 
 use alloc::string::ToString;
 
+use super::armed::{Armed, Before};
 use super::desk::{Desk, Hold, Lines};
 use super::look::{Look, running};
 use super::outlook::growth;
@@ -14,7 +15,7 @@ use crate::copy::{PassRun, scan};
 use crate::fault::Fault;
 use crate::policy::{Policy, RoundStats};
 use crate::ports::{Clock, Control, DirtyLog, DomainControl, GuestMemory};
-use crate::request::Take;
+use crate::request::{Kind, Take};
 use crate::session::{Action, Machine, Observation, Pass, Trouble, limits};
 use crate::status::{Counters, State, Status};
 use crate::trace::RoundKind;
@@ -46,7 +47,7 @@ pub struct Engine<'a, T, K, R> {
     pub(super) counters: Counters,
     pub(super) work: Option<Work>,
     pub(super) policy: Policy,
-    full_passes: u32,
+    pub(super) full_passes: u32,
     /// When the suspend was seen.
     pub(super) paused_ns: u64,
     /// Hypercalls until then.
@@ -55,8 +56,12 @@ pub struct Engine<'a, T, K, R> {
     released_ns: u64,
     /// Xen tracks the guest for us.
     pub(super) tracked: bool,
+    /// What was known of the guest's tracking when the take began.
+    pub(super) before: Before,
+    /// A bitmap was fetched and cleared, and did not arrive.
+    pub(super) bits_lost: bool,
     /// What the verdict said of the guest's disks.
-    disks: Disks,
+    pub(super) disks: Disks,
 }
 
 impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
@@ -87,19 +92,31 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
             paused_calls: 0,
             released_ns: 0,
             tracked: false,
+            before: Before::default(),
+            bits_lost: false,
             disks: Disks::default(),
         }
     }
 
     /// Runs the session to its end and returns the final status, which has been published.
-    pub fn run(mut self) -> Status {
-        let mut machine = Machine::new(self.policy);
+    pub fn run(self) -> Status {
+        self.run_after(Before::default()).0
+    }
+
+    /// As [`Self::run`], of a guest that is tracked since an earlier snapshot, or will be since this one.
+    pub fn run_after(mut self, before: Before) -> (Status, Option<Armed>) {
+        let stays = self.take.kind == Kind::Incremental;
+        self.tracked = before.armed.is_some();
+        let mut machine = if stays { Machine::staying(self.policy, self.tracked) } else { Machine::new(self.policy) };
+        self.before = before;
         let mut seen = Observation::Begin;
         loop {
             let now_ns = self.desk.now_ns();
+            machine.carry(self.carries());
             let action = machine.step(now_ns, seen);
             if action == Action::Finish {
-                return self.desk.finish(&machine, &self.counters);
+                let status = self.desk.finish(&machine, &self.counters);
+                return (status, self.armed_after(&machine));
             }
             self.counters.round = u64::from(machine.round());
             let throttle = u64::from(machine.throttle());
@@ -127,6 +144,7 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
             Action::Capture(capture) => self.capture(capture),
             Action::Release => self.release(state),
             Action::TrackingOff => self.tracking_off(),
+            Action::Arm => self.arm(),
             Action::Flush => self.flush(),
             Action::AwaitVerdict => self.await_verdict(),
             Action::Seal => self.seal(),
@@ -137,16 +155,20 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
 
     fn prepare(&mut self) -> Result<Observation, Trouble> {
         self.desk.enter(State::Preparing, &self.counters)?;
-        let work = prepare(self.target, self.recorder, self.take, self.config, &self.options)?;
+        let Self { target, recorder, take, before, .. } = self;
+        let work = prepare(*target, *recorder, take, self.config, &self.options, before)?;
+        let on_top = work.on_top;
         let Ground { base, why_full } = work.ground.clone();
         self.desk.about = Lines { base, why_full };
         self.work = Some(work);
         self.desk.attend(&self.counters)?;
-        if self.policy.is_live() {
+        if on_top {
+            self.counters.memory = Self::work(&mut self.work)?.tracking.populated.count();
+        } else if self.policy.is_live() {
             self.search_everything()?;
         }
         self.price_the_pause()?;
-        Ok(Observation::Done)
+        Ok(if on_top { Observation::OnTop } else { Observation::Done })
     }
 
     pub(super) fn work(work: &mut Option<Work>) -> Result<&mut Work, Trouble> {
@@ -190,6 +212,7 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
     /// Never more is written than was set aside.
     pub(super) fn spend(&mut self, pages: u64) -> Result<(), Trouble> {
         let left = self.space_left()?;
+        let left = if pages <= left { left } else { self.more_room(left)? };
         if pages <= left {
             return Ok(());
         }
@@ -208,13 +231,15 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
     /// The size is noted, then what is populated is searched, then all of it is write-protected, by ENABLE or CLEAN. So
     /// whatever comes or goes from here on shows in the size, in the bitmap, or in the next search.
     fn begin_full(&mut self) -> Result<(), Trouble> {
-        if self.full_passes > 0 {
+        let again = self.full_passes > 0 || self.on_top();
+        // Before the search: an attempt that ends in it leaves nothing that can be built on.
+        self.full_passes += 1;
+        if again {
             self.let_it_settle()?;
             Self::work(&mut self.work)?.tot_pages = running(self.target.info()?)?.tot_pages;
             self.search_everything()?;
             self.begin_dirty()?;
         }
-        self.full_passes += 1;
         Ok(())
     }
 
@@ -228,9 +253,11 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
 
     pub(super) fn begin_dirty(&mut self) -> Result<(), Trouble> {
         self.counters.cleans += 1;
+        self.bits_lost = true;
         let asked_ns = self.desk.now_ns();
         let work = Self::work(&mut self.work)?;
         self.counters.dirty = work.tracking.begin_dirty(self.target)?;
+        self.bits_lost = false;
         work.tape.fetched(self.desk.now_ns().saturating_sub(asked_ns));
         Ok(())
     }
@@ -320,24 +347,6 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
         Ok(Observation::Rechecked(moved))
     }
 
-    fn await_suspend(&mut self) -> Result<Observation, Trouble> {
-        if self.desk.state() != State::WantSuspend {
-            running(self.target.info()?)?;
-            self.desk.enter(State::WantSuspend, &self.counters)?;
-        }
-        self.desk.attend(&self.counters)?;
-        let info = self.target.info()?;
-        if info.suspended() {
-            return Ok(Observation::Suspended);
-        }
-        running(info)?;
-        if self.desk.acked() {
-            return Ok(Observation::Acked);
-        }
-        self.desk.wait(limits::SUSPEND_POLL_NS)?;
-        Ok(Observation::Nothing)
-    }
-
     fn release(&mut self, state: State) -> Result<Observation, Trouble> {
         if state != State::Captured {
             self.desk.release()?;
@@ -377,17 +386,9 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
     fn seal(&mut self) -> Result<Observation, Trouble> {
         self.counters.elapsed_us = self.desk.elapsed_us();
         self.recorder.attach(Attachment::Disks, self.disks.as_bytes())?;
-        done(self.recorder.seal(&self.counters))
-    }
-
-    fn await_verdict(&mut self) -> Result<Observation, Trouble> {
-        self.desk.attend(&self.counters)?;
-        if let Some(mut verdict) = self.desk.verdict() {
-            self.disks = core::mem::take(&mut verdict.disks);
-            return Ok(Observation::Verdict(verdict));
-        }
-        self.desk.wait(limits::VERDICT_POLL_NS)?;
-        Ok(Observation::Nothing)
+        self.recorder.seal(&self.counters)?;
+        self.counters.written = self.recorder.written();
+        Ok(Observation::Done)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The engine of a take: executes what the session's machine says, on the ports.
 
+mod armed;
 mod capture;
 mod desk;
 mod engine;
@@ -14,6 +15,7 @@ mod stage;
 mod store;
 mod track;
 
+pub use armed::{Armed, Before};
 pub use desk::Hold;
 pub use engine::{Engine, Options, Target};
 pub use recorder::{Attachment, Ground, NewTake, Recorder};

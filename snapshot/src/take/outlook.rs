@@ -61,7 +61,8 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
         let Some(staging) = work.staging.as_mut() else { return Ok(0) };
         let tracking = &mut work.tracking;
         let most = usize::try_from(staging.capacity()).unwrap_or(BATCH_MAX);
-        tracking.batch.refill(&tracking.populated, true, 0, tracking.end, |_| true);
+        let some = if work.on_top { &tracking.skip } else { &tracking.populated };
+        tracking.batch.refill(some, true, 0, tracking.end, |_| true);
         tracking.batch.truncate(most);
         staging.begin_batch();
         let copied = tracking.batch.gfns().iter().filter(|&&gfn| staging.admit(gfn)).count();

@@ -5,18 +5,19 @@
 
 use xen_hypercall::types::Gfn;
 
+use super::armed::{Armed, Before, start};
 use super::engine::{Options, Target};
 use super::recorder::{Attachment, Ground, NewTake, Recorder};
 use super::records::Records;
 use crate::fault::Fault;
 use crate::policy::{Outlook, Policy};
 use crate::ports::{DomainInfo, PAGE_SIZE};
-use crate::request::Take;
+use crate::request::{Kind, Take};
 use crate::session::Trouble;
 use crate::staging::Staging;
 use crate::take::stage::Spill;
 use crate::trace::Tape;
-use crate::tracking::Tracking;
+use crate::tracking::{Sets, Tracking};
 
 /// Room for CPUID and MSR policy.
 const STATIC_RECORDS_BYTES: usize = 64 << 10;
@@ -50,6 +51,8 @@ pub(crate) struct Work {
     pub tape: Tape,
     /// What the snapshot builds on.
     pub ground: Ground,
+    /// It lies on an older one, since which the guest is tracked.
+    pub on_top: bool,
 }
 
 /// Checks the guest and begins the snapshot.
@@ -59,23 +62,45 @@ pub(crate) fn prepare<T: Target, R: Recorder>(
     take: &Take,
     config: &[u8],
     options: &Options,
+    before: &mut Before,
 ) -> Result<Work, Trouble> {
     let info = target.info()?;
     check_guest(&info, take)?;
     let policy = Policy::from(take);
     let max_gfn = target.max_gfn()?;
-    let mut work = allocate(&info, max_gfn, take, options)?;
+    if take.kind == Kind::Incremental && !info.hvm {
+        let reason = "a PV guest cannot be tracked from one snapshot to the next: take it with --diff";
+        return Err(Trouble::new(Fault::Unsupported, reason));
+    }
+    let why_full = start(target, recorder, take, before, max_gfn)?;
+    let below = before.armed.as_mut().filter(|_| why_full.is_none());
+    let mut work = allocate(&info, max_gfn, take, options, below.is_some())?;
     let mut fixed = Records::try_new(STATIC_RECORDS_BYTES).ok_or_else(no_memory)?;
     target.static_records(&mut |kind, body| fixed.push(kind, body))?;
     let fixed = fixed.bytes()?;
     let memory_bytes = info.tot_pages.saturating_mul(PAGE_SIZE as u64);
-    let reserve_bytes = memory_bytes.saturating_mul(policy.reserve_factor());
-    work.ground = recorder.begin(&NewTake { take, info, max_gfn, reserve_bytes })?;
+    let all_bytes = memory_bytes.saturating_mul(policy.reserve_factor());
+    let reserve_bytes = below.as_ref().map_or(all_bytes, |below| changed_bytes(below, memory_bytes).min(all_bytes));
+    let on_top = below.as_ref().map(|below| below.snapshot);
+    let why_full = why_full.unwrap_or_default();
+    let why_full = why_full.as_str();
+    work.ground = recorder.begin(&NewTake { take, info, max_gfn, reserve_bytes, on_top, why_full })?;
     recorder.attach(Attachment::ConfigJson, config)?;
     recorder.attach(Attachment::StaticRecords, fixed)?;
     work.tot_pages = info.tot_pages;
     work.room_pages = reserve_bytes / PAGE_SIZE as u64;
+    if let Some(below) = below {
+        core::mem::swap(&mut work.tracking, &mut below.tracking);
+        let already = &mut work.tracking;
+        already.since.union_with(&already.send);
+        (work.on_top, work.tot_pages) = (true, below.tot_pages);
+    }
     Ok(work)
+}
+
+/// What an incremental take may write: twice what is known to have changed, and a tenth of the guest.
+fn changed_bytes(below: &Armed, memory_bytes: u64) -> u64 {
+    below.changed().saturating_mul(2 * PAGE_SIZE as u64).saturating_add(memory_bytes / 10)
 }
 
 fn check_guest(info: &DomainInfo, take: &Take) -> Result<(), Trouble> {
@@ -91,20 +116,22 @@ fn check_guest(info: &DomainInfo, take: &Take) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn allocate(info: &DomainInfo, max_gfn: Gfn, take: &Take, options: &Options) -> Result<Work, Trouble> {
+/// All memory of a take; of one on top of another the sets are there already.
+fn allocate(info: &DomainInfo, max_gfn: Gfn, take: &Take, options: &Options, on_top: bool) -> Result<Work, Trouble> {
     let policy = Policy::from(take);
+    let sets = Sets { live: policy.is_live(), defers: !info.hvm, stays: take.kind == Kind::Incremental };
+    let own_gfn = if on_top { Gfn::new(0) } else { max_gfn };
     let vcpus = info.max_vcpu_id.min(VCPUS_MAX - 1) as usize + 1;
     // X86_PV_P2M_FRAMES has 8 bytes for 512 pfns.
     let frames_bytes = if info.hvm { 0 } else { usize::try_from(max_gfn.raw() / 64).unwrap_or(usize::MAX) };
     let platform_bytes = (PLATFORM_RECORDS_BYTES + PLATFORM_VCPU_BYTES * vcpus).saturating_add(frames_bytes);
     let fixed_bytes = platform_bytes.saturating_add(Tape::bytes_for(policy.rounds()));
-    let needed =
-        Tracking::bytes_for(max_gfn, policy.is_live(), !info.hvm).and_then(|bytes| bytes.checked_add(fixed_bytes));
+    let needed = Tracking::bytes_for(own_gfn, sets).and_then(|bytes| bytes.checked_add(fixed_bytes));
     let left = needed.and_then(|bytes| options.memory_bytes.checked_sub(bytes)).ok_or_else(|| {
         let reason = format_args!("the stub's memory does not suffice for a guest up to gfn {max_gfn}");
         Trouble::new(Fault::NoMemory, reason)
     })?;
-    let tracking = Tracking::try_new(max_gfn, policy.is_live(), !info.hvm).ok_or_else(no_memory)?;
+    let tracking = Tracking::try_new(own_gfn, sets).ok_or_else(no_memory)?;
     let platform = Records::try_new(platform_bytes).ok_or_else(no_memory)?;
     let tape = Tape::try_new(policy.rounds()).ok_or_else(no_memory)?;
     let spill = Spill::try_new().ok_or_else(no_memory)?;
@@ -122,6 +149,7 @@ fn allocate(info: &DomainInfo, max_gfn: Gfn, take: &Take, options: &Options) -> 
         tot_pages: 0,
         tape,
         ground: Ground::default(),
+        on_top: false,
     })
 }
 

@@ -10,6 +10,7 @@ use crate::ports::{DomainInfo, Page};
 use crate::request::Take;
 use crate::session::Trouble;
 use crate::status::Counters;
+use crate::store::Digest;
 
 /// Small things that belong to a snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,6 +57,10 @@ pub struct NewTake<'a> {
     pub max_gfn: Gfn,
     /// Upper bound of what will be written, which the store sets aside now.
     pub reserve_bytes: u64,
+    /// The snapshot that it lies on.
+    pub on_top: Option<u64>,
+    /// Why it lies on none, although it should; empty otherwise.
+    pub why_full: &'a str,
 }
 
 /// What a new snapshot turned out to build on.
@@ -67,12 +72,32 @@ pub struct Ground {
     pub why_full: Line,
 }
 
-/// One snapshot in the making. After an error only `abort` is called.
+/// One snapshot in the making. After an error only `abort` is called. What is answered here by default is the answer
+/// of one that shares nothing with any other.
 pub trait Recorder {
     /// Sets space aside and begins. Nothing is visible before `seal`.
     fn begin(&mut self, new: &NewTake<'_>) -> Result<Ground, Trouble>;
+    /// Is there a snapshot of this number with this content? In another store, or in one that went back, another
+    /// snapshot may have the number.
+    fn knows(&mut self, _snapshot: u64, _content: &Digest) -> Result<bool, Trouble> {
+        Ok(false)
+    }
+    /// Bytes that pages may still take, beyond what was set aside as well.
+    fn room(&self) -> u64 {
+        0
+    }
+    /// The number of the snapshot and the digest of its content, once it is sealed.
+    fn sealed(&self) -> Option<(u64, Digest)> {
+        None
+    }
+    /// Bytes that the sealed snapshot cost the device.
+    fn written(&self) -> u64 {
+        0
+    }
     /// Pages so far that an older snapshot had already.
-    fn shared(&self) -> u64;
+    fn shared(&self) -> u64 {
+        0
+    }
     /// Begins a run: pages in ascending order of gfn, which win over those of earlier runs.
     fn run_begin(&mut self) -> Result<(), Trouble>;
     /// A page with content.

@@ -1,10 +1,11 @@
-//! Waiting for a guest that is being ballooned, outside the pause and for a bounded time.
+//! Waiting, for a bounded time: for a guest that is being ballooned, for its suspend, for the verdict.
 
 use super::engine::{Engine, Target};
 use super::look::running;
 use super::recorder::Recorder;
 use crate::ports::{Clock, Control};
-use crate::session::{Trouble, limits};
+use crate::session::{Observation, Trouble, limits};
+use crate::status::State;
 
 impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
     /// Ballooning takes seconds: a pass before its end would be for nothing, and passes are counted.
@@ -19,5 +20,33 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
             }
         }
         Ok(())
+    }
+
+    pub(super) fn await_suspend(&mut self) -> Result<Observation, Trouble> {
+        if self.desk.state() != State::WantSuspend {
+            running(self.target.info()?)?;
+            self.desk.enter(State::WantSuspend, &self.counters)?;
+        }
+        self.desk.attend(&self.counters)?;
+        let info = self.target.info()?;
+        if info.suspended() {
+            return Ok(Observation::Suspended);
+        }
+        running(info)?;
+        if self.desk.acked() {
+            return Ok(Observation::Acked);
+        }
+        self.desk.wait(limits::SUSPEND_POLL_NS)?;
+        Ok(Observation::Nothing)
+    }
+
+    pub(super) fn await_verdict(&mut self) -> Result<Observation, Trouble> {
+        self.desk.attend(&self.counters)?;
+        if let Some(mut verdict) = self.desk.verdict() {
+            self.disks = core::mem::take(&mut verdict.disks);
+            return Ok(Observation::Verdict(verdict));
+        }
+        self.desk.wait(limits::VERDICT_POLL_NS)?;
+        Ok(Observation::Nothing)
     }
 }

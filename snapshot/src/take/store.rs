@@ -16,7 +16,7 @@ use crate::request::Kind;
 use crate::session::Trouble;
 use crate::status::Counters;
 use crate::store::{
-    AttachmentKind, NewSnapshot, PageRef, SealInfo, Sharing, SnapshotReader, Store, StoreError, Taking,
+    AttachmentKind, Digest, NewSnapshot, PageRef, SealInfo, Sharing, SnapshotReader, Store, StoreError, Taking,
 };
 
 impl From<StoreError> for Trouble {
@@ -52,12 +52,14 @@ pub struct StoreRecorder<'s, D: BlockDevice> {
     store: Option<&'s mut Store<D>>,
     taking: Option<Taking<'s, D>>,
     created_unix: u64,
+    sealed: Option<(u64, Digest)>,
+    written: u64,
 }
 
 impl<'s, D: BlockDevice> StoreRecorder<'s, D> {
     /// A recorder for one take.
     pub fn new(store: &'s mut Store<D>) -> Self {
-        Self { store: Some(store), taking: None, created_unix: 0 }
+        Self { store: Some(store), taking: None, created_unix: 0, sealed: None, written: 0 }
     }
 
     fn taking(&mut self) -> Result<&mut Taking<'s, D>, Trouble> {
@@ -70,9 +72,16 @@ fn ground<D: BlockDevice>(store: &mut Store<D>, new: &NewTake<'_>) -> Result<(Sh
     if new.take.kind == Kind::Full {
         return Ok((Sharing::Nothing, Ground::default()));
     }
+    if let Some(id) = new.on_top {
+        let (name, _) = store.named(id)?;
+        return Ok((Sharing::Since(id), Ground { base: Line::of(name), ..Ground::default() }));
+    }
     let found = store.newest_of(&new.take.handle.raw())?;
     Ok(match found {
-        Some((id, name)) => (Sharing::Equal(id), Ground { base: Line::of(name), ..Ground::default() }),
+        Some((id, name)) => (Sharing::Equal(id), Ground { base: Line::of(name), why_full: Line::of(new.why_full) }),
+        None if !new.why_full.is_empty() => {
+            (Sharing::Nothing, Ground { why_full: Line::of(new.why_full), ..Ground::default() })
+        }
         None => {
             let why_full = Line::of("the store has no older snapshot of this guest");
             (Sharing::Nothing, Ground { why_full, ..Ground::default() })
@@ -98,6 +107,27 @@ impl<D: BlockDevice> Recorder for StoreRecorder<'_, D> {
             why_full: ground.why_full.as_str(),
         })?);
         Ok(ground)
+    }
+
+    fn knows(&mut self, snapshot: u64, content: &Digest) -> Result<bool, Trouble> {
+        let Some(store) = &mut self.store else { return Ok(false) };
+        match store.named(snapshot) {
+            Ok((_, found)) => Ok(found == *content),
+            Err(error) if matches!(error, StoreError::NotFound) || error.is_damage() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn room(&self) -> u64 {
+        self.taking.as_ref().map_or(0, Taking::space_left)
+    }
+
+    fn sealed(&self) -> Option<(u64, Digest)> {
+        self.sealed
+    }
+
+    fn written(&self) -> u64 {
+        self.written
     }
 
     fn shared(&self) -> u64 {
@@ -138,13 +168,15 @@ impl<D: BlockDevice> Recorder for StoreRecorder<'_, D> {
 
     fn seal(&mut self, counters: &Counters) -> Result<(), Trouble> {
         let taking = self.taking.take().ok_or_else(|| Trouble::new(Fault::Store, "no snapshot was begun"))?;
-        taking.seal(&SealInfo {
+        let sealed = taking.seal(&SealInfo {
             sealed_unix: self.created_unix.saturating_add(counters.elapsed_us / 1_000_000),
             rounds: u32::try_from(counters.round).unwrap_or(u32::MAX),
             pages_sent: counters.pages + counters.zero,
             pause_us: counters.pause_us,
             elapsed_us: counters.elapsed_us,
         })?;
+        self.sealed = Some((sealed.id, sealed.root_digest));
+        self.written = sealed.bytes_written;
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use super::engine::{Engine, Target, done};
 use super::recorder::Recorder;
 use crate::fault::Fault;
 use crate::ports::{Clock, Control, TargetError};
+use crate::request::Kind;
 use crate::session::{Observation, Trouble, limits};
 
 impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
@@ -17,7 +18,7 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
                 let took_ns = self.desk.now_ns().saturating_sub(asked_ns);
                 Self::work(&mut self.work)?.tape.enabled(took_ns);
             }
-            Err(TargetError::Unsupported) if !self.policy.is_live() => {}
+            Err(TargetError::Unsupported) if !self.policy.is_live() && self.take.kind != Kind::Incremental => {}
             Err(TargetError::Unsupported) => {
                 let reason =
                     "this hypervisor cannot track the guest (PV without shadow paging): take it with --mode save";

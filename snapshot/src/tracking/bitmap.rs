@@ -120,6 +120,11 @@ impl Bitmap {
         }
     }
 
+    /// Is all of it in `other`?
+    pub fn is_within(&self, other: &Self) -> bool {
+        self.words.iter().zip(&other.words).all(|(word, theirs)| word & !theirs == 0)
+    }
+
     /// Number of gfns in the set.
     pub fn count(&self) -> u64 {
         self.words.iter().map(|word| u64::from(word.count_ones())).sum()

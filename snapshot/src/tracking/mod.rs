@@ -6,4 +6,4 @@ mod rounds;
 
 pub use batch::Batch;
 pub use bitmap::{Bitmap, LEAF_BITS};
-pub use rounds::{PeekPlan, Tracking};
+pub use rounds::{PeekPlan, Sets, Tracking};

@@ -9,6 +9,7 @@ use xen_hypercall::types::Gfn;
 
 use super::{Batch, Bitmap};
 use crate::ports::{BATCH_MAX, DirtyLog, PAGE_SIZE, PageType, TargetError};
+use crate::store::{Safeguard, out};
 
 /// Most PEEKs in one pass, whatever its size.
 const PEEKS_MAX: u64 = 330;
@@ -28,6 +29,10 @@ pub struct Tracking {
     /// What did not settle while the guest ran (page tables of a PV guest): each pass from here on tries it again. Has
     /// room in a live take of a PV guest only.
     pub deferred: Bitmap,
+    /// Everything that was fetched since the snapshot below. Has room in an incremental take only.
+    pub since: Bitmap,
+    /// What Xen had noted when tracking was left alone after a snapshot: none of it may be missing later. As `since`.
+    pub canary: Bitmap,
     /// A page was found since the last full pass that was not there before: then another may have left.
     pub moved: bool,
     /// One past the highest gfn.
@@ -39,19 +44,25 @@ pub struct Tracking {
 
 impl Tracking {
     /// Bytes that the bitmaps of a take of gfns up to `max_gfn` need; a PV guest `defers` pages.
-    pub fn bytes_for(max_gfn: Gfn, live: bool, defers: bool) -> Option<usize> {
-        Bitmap::bytes_for(max_gfn)?.checked_mul(2 + usize::from(live) + usize::from(live && defers))
+    pub fn bytes_for(max_gfn: Gfn, sets: Sets) -> Option<usize> {
+        let Sets { live, defers, stays } = sets;
+        let count = 2 + usize::from(live || stays) + usize::from(live && defers) + 2 * usize::from(stays);
+        Bitmap::bytes_for(max_gfn)?.checked_mul(count)
     }
 
     /// All the memory of a take; `None` if there is not enough.
-    pub fn try_new(max_gfn: Gfn, live: bool, defers: bool) -> Option<Self> {
+    pub fn try_new(max_gfn: Gfn, sets: Sets) -> Option<Self> {
+        let Sets { live, defers, stays } = sets;
+        let room = |wanted: bool| if wanted { Bitmap::try_new(max_gfn) } else { Some(Bitmap::without_room()) };
         let mut types = Vec::new();
         types.try_reserve_exact(BATCH_MAX).ok()?;
         Some(Self {
             send: Bitmap::try_new(max_gfn)?,
             populated: Bitmap::try_new(max_gfn)?,
-            skip: if live { Bitmap::try_new(max_gfn)? } else { Bitmap::without_room() },
-            deferred: if live && defers { Bitmap::try_new(max_gfn)? } else { Bitmap::without_room() },
+            skip: room(live || stays)?,
+            deferred: room(live && defers)?,
+            since: room(stays)?,
+            canary: room(stays)?,
             moved: false,
             end: max_gfn.raw().checked_add(1)?,
             batch: Batch::try_new()?,
@@ -63,19 +74,53 @@ impl Tracking {
     /// Fetches and clears Xen's bitmap; will send what was in it. Returns Xen's count. Any failure has lost bits.
     pub fn begin_dirty(&mut self, log: &mut impl DirtyLog) -> Result<u64, TargetError> {
         let count = log.clean(self.skip.words_mut())?;
-        self.send.union_with(&self.skip);
-        self.skip.clear();
-        self.try_deferred();
+        self.fetched();
         Ok(count)
     }
 
-    /// Fetches Xen's bitmap for the last time, clearing nothing; will send what was in it, and leave nothing out.
-    pub fn begin_last(&mut self, log: &mut impl DirtyLog) -> Result<u64, TargetError> {
-        let count = log.peek_final(self.skip.words_mut())?;
+    /// What was fetched is to be sent.
+    fn fetched(&mut self) {
         self.send.union_with(&self.skip);
+        self.since.union_with(&self.skip);
         self.skip.clear();
         self.try_deferred();
+    }
+
+    /// Fetches Xen's bitmap for the last time, clearing nothing; will send what was in it, and leave nothing out. If
+    /// tracking stays on it is cleared: what is noted from here on is the next snapshot's. Then a failure loses bits.
+    pub fn begin_last(&mut self, log: &mut impl DirtyLog, stays: bool) -> Result<u64, TargetError> {
+        let words = self.skip.words_mut();
+        let count = if stays { log.clean_final(words)? } else { log.peek_final(words)? };
+        self.fetched();
         Ok(count)
+    }
+
+    /// Tracking goes on after a snapshot of all that is populated: nothing is to be sent so far.
+    pub fn begin_anew(&mut self) {
+        self.send.clear();
+        self.skip.clear();
+        self.since.clear();
+        self.moved = false;
+    }
+
+    /// Tracking goes on after a take that came to nothing: everything since the snapshot below is to be sent.
+    pub fn begin_again(&mut self) {
+        self.send.clear();
+        if !out(Safeguard::CarriedBits) {
+            self.send.union_with(&self.since);
+        }
+        self.skip.clear();
+    }
+
+    /// Notes what Xen has noted by now.
+    pub fn note_canary(&mut self, log: &mut impl DirtyLog) -> Result<(), TargetError> {
+        log.peek(self.canary.words_mut()).map(|_| ())
+    }
+
+    /// Whether all that was noted then is noted still. Leaves in `skip` what Xen has noted by now.
+    pub fn canary_lives(&mut self, log: &mut impl DirtyLog) -> Result<bool, TargetError> {
+        log.peek(self.skip.words_mut())?;
+        Ok(self.canary.is_within(&self.skip) || out(Safeguard::Canary))
     }
 
     /// What was put off is sent with the rest.
@@ -98,6 +143,17 @@ impl Tracking {
     pub fn unsent(&self, at: u64) -> u64 {
         self.send.count_from(at)
     }
+}
+
+/// Which sets a take needs beside those of what is sent and what is populated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sets {
+    /// It has rounds.
+    pub live: bool,
+    /// Of a PV guest, whose page tables may be put off.
+    pub defers: bool,
+    /// Tracking stays on afterwards.
+    pub stays: bool,
 }
 
 /// When a pass asks by PEEK which pages are dirty again: the paper's rule asks before every batch, which costs more

@@ -119,6 +119,10 @@ impl DirtyLog for Host {
         Ok(self.fill(into))
     }
 
+    fn clean_final(&mut self, _: &mut [u64]) -> Result<u64, TargetError> {
+        panic!("a PV guest does not stay tracked");
+    }
+
     fn dirty_count(&mut self) -> Result<u64, TargetError> {
         Ok(self.call().dirty.len() as u64)
     }
@@ -312,10 +316,6 @@ impl Recorder for Stored {
         Ok(Ground::default())
     }
 
-    fn shared(&self) -> u64 {
-        0
-    }
-
     fn run_begin(&mut self) -> Result<(), Trouble> {
         self.runs += 1;
         Ok(())
@@ -380,6 +380,7 @@ pub fn take(guest: &Shared, mode: Mode, tidy: bool) -> Result<(Status, Stored), 
         on_busy: Busy::Accept,
         compression: Compression::Lz4,
         kind: Kind::Full,
+        parent: None,
         config_chunks: 0,
     };
     let mut target = PvTarget::open(Host(guest.clone()))?;

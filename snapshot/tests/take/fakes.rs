@@ -24,6 +24,17 @@ impl Target {
         answer(&mut world)
     }
 
+    /// A CLEAN: one that fails has cleared what it did not hand out (xen/arch/x86/mm/paging.c, paging_log_dirty_op).
+    fn cleaning(&mut self, answer: impl FnOnce(&mut World) -> u64) -> Result<u64, TargetError> {
+        let count = self.call(|world| Ok(answer(world)));
+        let mut world = self.0.borrow_mut();
+        if count.is_ok() || count == Err(BROKEN) {
+            world.dirty.fill(false);
+            world.protect_all();
+        }
+        count
+    }
+
     /// A call that compares no handle: another domain that has the domid answers it as well.
     fn ask<A>(&mut self, answer: impl FnOnce(&mut World) -> A) -> Result<A, TargetError> {
         let mut world = self.0.borrow_mut();
@@ -108,12 +119,10 @@ impl DirtyLog for Target {
     }
 
     fn clean(&mut self, into: &mut [u64]) -> Result<u64, TargetError> {
-        self.call(|world| {
+        self.cleaning(|world| {
             let count = fill(world, into);
             world.cleans += 1;
-            world.dirty.fill(false);
-            world.protect_all();
-            Ok(count)
+            count
         })
     }
 
@@ -126,6 +135,13 @@ impl DirtyLog for Target {
 
     fn peek_final(&mut self, into: &mut [u64]) -> Result<u64, TargetError> {
         self.ask(|world| {
+            world.xen_marks_its_own();
+            fill(world, into)
+        })
+    }
+
+    fn clean_final(&mut self, into: &mut [u64]) -> Result<u64, TargetError> {
+        self.cleaning(|world| {
             world.xen_marks_its_own();
             fill(world, into)
         })
@@ -314,10 +330,6 @@ impl Recorder for Store {
             assert!(!std::mem::replace(&mut world.stored.begun, true));
             Ground::default()
         })
-    }
-
-    fn shared(&self) -> u64 {
-        0
     }
 
     fn run_begin(&mut self) -> Result<(), Trouble> {

@@ -2,6 +2,7 @@
 //! held at its suspend; and whatever happened, tracking is off, the release edge was sent once, nothing is half there.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod armed;
 mod fakes;
 mod faults;
 mod plain;

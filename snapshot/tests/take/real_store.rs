@@ -13,9 +13,14 @@ use super::world::{Event, Setup, Shared, World, take_request};
 
 /// A disk in memory.
 #[derive(Clone)]
-struct Disk(Vec<u8>);
+pub struct Disk(Vec<u8>);
 
 impl Disk {
+    /// 64 MiB of zeros.
+    pub fn blank() -> Self {
+        Self(vec![0; 64 << 20])
+    }
+
     fn range(at: BlockIdx, length: usize) -> std::ops::Range<usize> {
         let start = at.0 as usize * PAGE_SIZE;
         start..start + length

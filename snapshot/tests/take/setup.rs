@@ -42,6 +42,9 @@ pub struct Setup {
     pub seed: u64,
     pub mode: Mode,
     pub kind: Kind,
+    /// Of the snapshot.
+    pub name: String,
+    pub parent: Option<String>,
     pub round1_skip: bool,
     pub max_pause_ms: Option<u32>,
     /// Gfns of the guest.
@@ -87,6 +90,8 @@ impl Default for Setup {
             seed: 1,
             mode: Mode::Live,
             kind: Kind::Full,
+            name: "now".to_owned(),
+            parent: None,
             round1_skip: false,
             max_pause_ms: None,
             gfns: GFNS,
@@ -122,7 +127,7 @@ pub fn take_request(setup: &Setup) -> Take {
         token: TOKEN,
         domid: DomId::new(9),
         handle: HANDLE,
-        name: "web01@now".parse().unwrap(),
+        name: format!("web01@{}", setup.name).parse().unwrap(),
         mode: setup.mode,
         created_unix: 1,
         release_port: EvtchnPort::new(5),
@@ -135,5 +140,6 @@ pub fn take_request(setup: &Setup) -> Take {
         config_chunks: 0,
         compression: Compression::Lz4,
         kind: setup.kind,
+        parent: setup.parent.as_deref().map(|parent| parent.parse().unwrap()),
     }
 }

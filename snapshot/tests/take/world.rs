@@ -139,6 +139,22 @@ impl World {
         Rc::new(RefCell::new(world))
     }
 
+    /// The guest goes on, another take begins; what happened and what was promised before is over.
+    pub fn next_take(&mut self, setup: Setup) {
+        (self.releases, self.calls, self.cleans, self.early_peeks) = (0, 0, 0, 0);
+        (self.at_suspend, self.suspend_at_ns) = (None, None);
+        self.statuses.clear();
+        self.messages.clear();
+        self.stored = Stored::default();
+        self.resume();
+        self.setup = setup;
+    }
+
+    /// Something happens between two takes.
+    pub fn meanwhile(&mut self, event: Event) {
+        self.happen(event);
+    }
+
     /// splitmix64: small, seeded, good enough to move pages about.
     pub fn random(&mut self, below: u64) -> u64 {
         self.rng = self.rng.wrapping_add(0x9e37_79b9_7f4a_7c15);
