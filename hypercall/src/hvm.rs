@@ -6,6 +6,7 @@ use crate::abi::domctl as raw;
 use crate::abi::hvm::{self as abi, HvmParam};
 use crate::abi::xen::HYPERVISOR_HVM_OP;
 use crate::domctl::{bounded, count};
+use crate::multicall::{answer, entry, multicall};
 use crate::{DomId, Domctl, Error, Loan, Result, Transport};
 
 /// The parameters that a migration stream carries if they are not 0 (xg_sr_save_x86_hvm.c: write_hvm_params).
@@ -49,6 +50,26 @@ pub fn get_param<T: Transport>(transport: &T, domain: DomId, index: u32) -> Resu
     drop(loan);
     Error::check("HVMOP_get_param", value)?;
     Ok(op.value)
+}
+
+/// Reads several parameters in one trap.
+///
+/// # Errors
+/// What Xen answered to the first that it refused; see [`get_param`].
+pub fn get_params<T: Transport, const N: usize>(transport: &T, domain: DomId, indexes: [u32; N]) -> Result<[u64; N]> {
+    let mut ops = indexes.map(|index| HvmParam { domid: domain.raw(), pad: 0, index, value: 0 });
+    let loan = transport.lend_mut(ops.as_mut_bytes())?;
+    let mut at = loan.address();
+    let mut calls = indexes.map(|_| {
+        let call = entry(HYPERVISOR_HVM_OP, &[abi::HVMOP_GET_PARAM, at]);
+        at += size_of::<HvmParam>() as u64;
+        call
+    });
+    // SAFETY: each call reads and writes its own argument, which is on loan, and nothing else.
+    unsafe { multicall(transport, &mut calls) }?;
+    drop(loan);
+    calls.iter().try_for_each(|done| answer("HVMOP_get_param", done).map(drop))?;
+    Ok(ops.map(|op| op.value))
 }
 
 /// Xen's system time: nanoseconds since the host booted, the clock of which pvclock gives every PV domain its copy.

@@ -26,6 +26,7 @@ pub mod grant;
 pub mod hvm;
 pub mod memory;
 pub mod mmu;
+pub mod multicall;
 pub mod sched;
 pub mod shadow;
 pub mod transport;

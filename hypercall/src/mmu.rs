@@ -3,12 +3,13 @@
 
 use zerocopy::IntoBytes;
 
-use crate::abi::mmu::{MmuUpdate, MmuextOp};
+use crate::abi::mmu::{MMUEXT_TLB_FLUSH_LOCAL, MmuUpdate, MmuextOp};
 use crate::abi::xen::{
     DOMID_SELF, HYPERVISOR_MMU_UPDATE, HYPERVISOR_MMUEXT_OP, HYPERVISOR_UPDATE_VA_MAPPING,
     HYPERVISOR_UPDATE_VA_MAPPING_OTHERDOMAIN,
 };
 use crate::domctl::count;
+use crate::multicall::{answer, entry, multicall};
 use crate::{DomId, Error, Loan, Result, Transport};
 
 /// A list of requests that stopped: those before `done` took effect, the one at `done` failed.
@@ -37,6 +38,39 @@ pub unsafe fn update<T: Transport>(
     let list = transport.lend(requests.as_bytes()).map_err(|error| Stopped { done: 0, error })?;
     // SAFETY: the list is on loan; the caller vouches for the entries.
     unsafe { batch(transport, HYPERVISOR_MMU_UPDATE, "mmu_update", &list, requests.len(), owner) }
+}
+
+/// As [`update`], and then, in the same trap, forgets what the processor remembers of the caller's page tables: of the
+/// entries that were written as well if Xen stopped before the end.
+///
+/// # Errors
+/// As [`update`]; what Xen answered to the flush, with `done` at the end.
+///
+/// # Safety
+/// As for [`update`].
+pub unsafe fn update_and_flush<T: Transport>(
+    transport: &T,
+    requests: &[MmuUpdate],
+    owner: Option<DomId>,
+) -> core::result::Result<(), Stopped> {
+    let start = |error| Stopped { done: 0, error };
+    let (len, mut done) = (count("mmu_update", requests.len()).map_err(start)?, 0u32);
+    let flush = [MmuextOp { cmd: MMUEXT_TLB_FLUSH_LOCAL, pad: 0, arg1: 0, arg2: 0 }];
+    let list = transport.lend(requests.as_bytes()).map_err(start)?;
+    let flush_list = transport.lend(flush.as_bytes()).map_err(start)?;
+    let done_loan = transport.lend_mut(done.as_mut_bytes()).map_err(start)?;
+    let foreign = u64::from(owner.map_or(DOMID_SELF, DomId::raw));
+    let mut calls = [
+        entry(HYPERVISOR_MMU_UPDATE, &[list.address(), len.into(), done_loan.address(), foreign]),
+        entry(HYPERVISOR_MMUEXT_OP, &[flush_list.address(), 1, 0, DOMID_SELF.into()]),
+    ];
+    // SAFETY: lists and counter are on loan; the caller vouches for the entries, and a flush changes no mapping.
+    unsafe { multicall(transport, &mut calls) }.map_err(start)?;
+    drop(done_loan);
+    let done = usize::try_from(done.min(len)).unwrap_or(usize::MAX);
+    let [updated, flushed] = &calls;
+    answer("mmu_update", updated).map_err(|error| Stopped { done, error })?;
+    answer("mmuext_op", flushed).map(drop).map_err(|error| Stopped { done: requests.len(), error })
 }
 
 /// Does extended operations, in order: pins, base pointers, TLB flushes. `owner` owns the frames; None: the caller.

@@ -4,7 +4,8 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use crate::abi::domctl as raw;
 use crate::abi::vcpu::{
-    RUNSTATE_RUNNABLE, RunstateInfo, VCPUOP_GET_RUNSTATE_INFO, VCPUOP_STOP_PERIODIC_TIMER, VcpuGuestContext,
+    RUNSTATE_BLOCKED, RUNSTATE_RUNNABLE, RunstateInfo, VCPUOP_GET_RUNSTATE_INFO, VCPUOP_STOP_PERIODIC_TIMER,
+    VcpuGuestContext,
 };
 use crate::abi::xen::HYPERVISOR_VCPU_OP;
 use crate::domctl::{bounded, count};
@@ -149,11 +150,23 @@ pub fn stop_periodic_timer<T: Transport>(transport: &T, vcpu: u32) -> Result<()>
 /// # Errors
 /// What Xen answered.
 pub fn stolen_ns<T: Transport>(transport: &T, vcpu: u32) -> Result<u64> {
+    spent_ns(transport, vcpu, RUNSTATE_RUNNABLE)
+}
+
+/// Nanoseconds for which the vCPU waited of its own will, since it was made.
+///
+/// # Errors
+/// What Xen answered.
+pub fn blocked_ns<T: Transport>(transport: &T, vcpu: u32) -> Result<u64> {
+    spent_ns(transport, vcpu, RUNSTATE_BLOCKED)
+}
+
+fn spent_ns<T: Transport>(transport: &T, vcpu: u32, state: u64) -> Result<u64> {
     let mut info = RunstateInfo::new_zeroed();
     let loan = transport.lend_mut(info.as_mut_bytes())?;
     // SAFETY: Xen writes one structure at the address, which is on loan.
     let value = unsafe { transport.call3(HYPERVISOR_VCPU_OP, VCPUOP_GET_RUNSTATE_INFO, vcpu.into(), loan.address()) };
     drop(loan);
     Error::check("VCPUOP_get_runstate_info", value)?;
-    Ok(info.time[RUNSTATE_RUNNABLE as usize])
+    Ok(info.time[state as usize])
 }

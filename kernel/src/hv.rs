@@ -36,11 +36,12 @@ pub fn update_own(updates: &[PteUpdate]) -> Result<(), HvError> {
     unsafe { mmu::update(&xen(), updates, None) }.map_err(|stopped| stopped.error)
 }
 
-/// Writes entries of the window that map frames of `owner`; says how many are done where Xen stopped.
+/// Writes entries of the window that map frames of `owner`, and forgets what the processor remembers of what was there;
+/// says how many are done where Xen stopped.
 pub fn map_foreign(updates: &[PteUpdate], owner: DomId) -> Result<(), (usize, HvError)> {
     // SAFETY: only mm::window calls this, with entries of its own slots, no batch being out, and treats the memory
     // behind them as something that its owner writes at any time.
-    unsafe { mmu::update(&xen(), updates, Some(owner)) }.map_err(|stopped| (stopped.done, stopped.error))
+    unsafe { mmu::update_and_flush(&xen(), updates, Some(owner)) }.map_err(|stopped| (stopped.done, stopped.error))
 }
 
 /// Writes the entry of one of our addresses.

@@ -301,6 +301,10 @@ pub trait GuestMemory {
     fn copy(&mut self, gfns: &[Gfn], out: &mut PageSink<'_>) -> Result<(), TargetError>;
     /// As `copy`, straight to where the pages shall stay. Each index is asked for once, in order.
     fn land(&mut self, gfns: &[Gfn], at: &mut dyn Landing) -> Result<(), TargetError>;
+    /// Lets go of the batch that is still mapped. Nobody has to; called before the pause, which then need not.
+    fn let_go(&mut self) -> Result<(), TargetError> {
+        Ok(())
+    }
 }
 
 /// A device of 4096-byte blocks.
@@ -314,6 +318,11 @@ pub trait BlockDevice {
     fn write(&mut self, at: BlockIdx, data: &[u8]) -> Result<(), IoError>;
     /// Reads; sees every write accepted earlier. `into` is a multiple of 4096 bytes, at most [`IO_MAX`].
     fn read(&mut self, at: BlockIdx, into: &mut [u8]) -> Result<(), IoError>;
+    /// Returns after everything accepted was answered. Nothing is durable for it, and no error is told that `flush`
+    /// would not tell.
+    fn settle(&mut self) -> Result<(), IoError> {
+        Ok(())
+    }
     /// Returns after everything accepted is durable.
     fn flush(&mut self) -> Result<(), IoError>;
 }
@@ -324,6 +333,10 @@ pub trait Clock {
     fn now_ns(&mut self) -> u64;
     /// Nanoseconds, since some fixed instant, for which we would have run and others did on our processor.
     fn stolen_ns(&mut self) -> u64;
+    /// Nanoseconds, since some fixed instant, for which we waited for something, as for a disk.
+    fn blocked_ns(&mut self) -> u64 {
+        0
+    }
 }
 
 /// What dom0 said to the running session.

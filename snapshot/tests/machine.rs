@@ -25,7 +25,7 @@ fn trouble(fault: Fault) -> Observation {
 }
 
 fn stats(round: u32, dirty_current: u64) -> RoundStats {
-    let outlook = Outlook { staging_pages: 100, fixed_ns: 1000, stage_ns: 1000, store_ns: 10_000 };
+    let outlook = Outlook { staging_pages: 100, fixed_ns: 1000, stage_ns: 1000, store_ns: 10_000, lag_ns: 0 };
     let sums = RoundStats { sent_round: 100, sent_total: 1000, space_left: 1000, outlook, ..RoundStats::default() };
     RoundStats { round, memory: 1000, dirty_previous: 100, dirty_current, ..sums }
 }

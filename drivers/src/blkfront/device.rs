@@ -170,6 +170,12 @@ impl<P: Platform> Blkfront<P> {
         failure.map_or(Ok(()), Err)
     }
 
+    /// Waits until everything that was accepted is answered.
+    pub fn rest(&mut self) -> Result<(), IoError> {
+        self.usable()?;
+        self.drain()
+    }
+
     /// Returns when everything accepted is durable: waits for all writes, then has the backend flush its cache. Any
     /// error leaves the durability of everything since the last flush unknown, and stays.
     pub fn flush(&mut self) -> Result<(), IoError> {

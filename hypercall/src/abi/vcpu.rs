@@ -9,6 +9,8 @@ constants! {
     VCPUOP_GET_RUNSTATE_INFO: u64 = 4, "VCPUOP_get_runstate_info";
     /// Such a state: it would have run, and somebody else did.
     RUNSTATE_RUNNABLE: u64 = 1, "RUNSTATE_runnable";
+    /// It waits.
+    RUNSTATE_BLOCKED: u64 = 2, "RUNSTATE_blocked";
     /// Context flags: the FPU area is valid.
     VGCF_I387_VALID: u64 = 1, "VGCF_i387_valid";
     /// Context flags: the vCPU is in kernel mode (PV).

@@ -9,7 +9,7 @@ use crate::abi::grant::SetupTable;
 use crate::abi::hvm::HvmParam;
 use crate::abi::mmu::{MmuUpdate, MmuextOp};
 use crate::abi::sched::SchedPoll;
-use crate::abi::xen::TrapInfo;
+use crate::abi::xen::{MulticallEntry, TrapInfo};
 use crate::transport::fake::Fake;
 use crate::types::ShutdownReason;
 use crate::{
@@ -183,6 +183,61 @@ fn a_parameter_is_named_by_domain_and_index() {
         0
     });
     assert_eq!(hvm::get_param(&fake, DOMAIN, 17), Ok(0xfeffc));
+}
+
+/// The entries of a multicall.
+fn entries(call: &crate::transport::fake::Call, memory: &mut crate::transport::fake::Memory) -> Vec<MulticallEntry> {
+    assert_eq!(call.number, 13);
+    let at = |index: u64| call.args[0] + index * 64;
+    (0..call.args[1]).map(|index| memory.read(at(index))).collect()
+}
+
+#[test]
+fn several_parameters_come_in_one_call() {
+    let fake = Fake::new();
+    let answer_with = |refused: Option<usize>| {
+        move |call: &crate::transport::fake::Call, memory: &mut crate::transport::fake::Memory| {
+            for (at, mut entry) in entries(call, memory).into_iter().enumerate() {
+                assert_eq!((entry.op, entry.args[0]), (34, 1));
+                let mut op: HvmParam = memory.read(entry.args[1]);
+                assert_eq!((op.domid, op.index), (7, [17, 5][at]));
+                op.value = 0x100 + at as u64;
+                memory.write(entry.args[1], &op);
+                entry.result = if refused == Some(at) { -22_i64 as u64 } else { 0 };
+                memory.write(call.args[0] + at as u64 * 64, &entry);
+            }
+            0
+        }
+    };
+    fake.expect(answer_with(None));
+    assert_eq!(hvm::get_params(&fake, DOMAIN, [17, 5]), Ok([0x100, 0x101]));
+    fake.expect(answer_with(Some(1)));
+    assert_eq!(hvm::get_params(&fake, DOMAIN, [17, 5]).unwrap_err().xen(), Some(XenErrno::EINVAL));
+    fake.answer(-38);
+    assert!(hvm::get_params(&fake, DOMAIN, [17, 5]).is_err(), "none was done");
+}
+
+#[test]
+fn entries_are_written_and_forgotten_in_one_call() {
+    for (results, done, expected) in
+        [([0, 0], 2, Ok(())), ([-22, 0], 1, Err((1, XenErrno::EINVAL))), ([0, -22], 2, Err((2, XenErrno::EINVAL)))]
+    {
+        let fake = Fake::new();
+        fake.expect(move |call, memory| {
+            let [mut update, mut flush]: [MulticallEntry; 2] = entries(call, memory).try_into().unwrap();
+            assert_eq!((update.op, update.args[1], update.args[3]), (1, 2, 7));
+            assert_eq!(memory.read::<[MmuUpdate; 2]>(update.args[0]), REQUESTS);
+            assert_eq!((flush.op, flush.args[1..4].to_vec()), (26, vec![1, 0, 0x7ff0]));
+            assert_eq!(memory.read::<MmuextOp>(flush.args[0]).cmd, 6);
+            memory.write(update.args[2], &(done as u32));
+            (update.result, flush.result) = (i64::from(results[0]) as u64, i64::from(results[1]) as u64);
+            memory.write(call.args[0], &[update, flush]);
+            0
+        });
+        // SAFETY: there is no machine behind the script.
+        let answer = unsafe { mmu::update_and_flush(&fake, &REQUESTS, Some(DOMAIN)) };
+        assert_eq!(answer.map_err(|stopped| (stopped.done, stopped.error.xen().unwrap())), expected);
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! Beside the batches lie *held* frames: the p2m of a PV guest, read word by word while its pages are copied. They stay
 //! until others are held or all is cleared.
 
+use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use spin::Mutex;
@@ -18,14 +19,18 @@ use crate::hv::{self, HvError, PteUpdate};
 
 /// Pages that one call maps at most.
 pub const MAX_BATCH: usize = FOREIGN_PAGES as usize;
-/// Entries that one hypercall writes: one L1 table.
-const CALL: usize = ENTRIES as usize;
+/// Entries that one hypercall writes: a batch.
+const CALL: usize = MAX_BATCH;
+/// Entries of an L1 table.
+const TABLE: usize = ENTRIES as usize;
 
 /// Frames that can be held.
 pub const MAX_HELD: usize = HELD_PAGES as usize;
 
 static WINDOW: Mutex<Area<{ FOREIGN_TABLES as usize }>> = Mutex::new(Area::new());
 static HOLD: Mutex<Area<{ HELD_TABLES as usize }>> = Mutex::new(Area::new());
+/// What the next hypercall writes: too much for the stack.
+static LIST: Mutex<heapless::Vec<PteUpdate, CALL>> = Mutex::new(heapless::Vec::new());
 /// Words of held frames that can be read.
 static HELD_WORDS: AtomicU64 = AtomicU64::new(0);
 
@@ -79,14 +84,17 @@ impl Batch<'_> {
 pub fn map<'w>(domain: DomId, frames: &[u64], errnos: &'w mut [u16]) -> Result<Batch<'w>, HvError> {
     let count = frames.len().min(MAX_BATCH).min(errnos.len());
     let mut window = WINDOW.lock();
-    window.used = window.used.max(count);
-    for start in (0..count).step_by(CALL) {
-        let end = count.min(start + CALL);
-        window.write(domain, start, frames[start..end].iter().copied().map(Mfn::new), &mut errnos[start..end])?;
-    }
-    window.clear_from(count)?;
-    hv::flush_tlb()?;
+    let stale = count..window.used.max(count);
+    window.used = stale.end;
+    window.write(domain, stale, 0, frames[..count].iter().copied().map(Mfn::new), &mut errnos[..count])?;
+    window.used = count;
     Ok(Batch { window, errnos: &errnos[..count] })
+}
+
+/// Lets go of the batch that was mapped last, so that the next `map` need not.
+pub fn let_go() -> Result<(), HvError> {
+    WINDOW.lock().clear_from(0)?;
+    hv::flush_tlb()
 }
 
 /// Holds `frames` of `domain`, at most [`MAX_HELD`], in the place of all that were held before. If Xen refuses one, its
@@ -95,18 +103,17 @@ pub fn hold(domain: DomId, frames: &[Mfn]) -> Result<Result<(), u16>, HvError> {
     HELD_WORDS.store(0, Ordering::Relaxed);
     let mut area = HOLD.lock();
     area.clear_from(0)?;
-    let mut errnos = [0; CALL];
-    for start in (0..frames.len().min(MAX_HELD)).step_by(CALL) {
-        let part = &frames[start..frames.len().min(MAX_HELD).min(start + CALL)];
+    let mut errnos = [0; TABLE];
+    for start in (0..frames.len().min(MAX_HELD)).step_by(TABLE) {
+        let part = &frames[start..frames.len().min(MAX_HELD).min(start + TABLE)];
         area.used = start + part.len();
-        area.write(domain, start, part.iter().copied(), &mut errnos[..part.len()])?;
+        area.write(domain, 0..0, start, part.iter().copied(), &mut errnos[..part.len()])?;
         if let Some(&errno) = errnos[..part.len()].iter().find(|errno| **errno != 0) {
             area.clear_from(0)?;
             hv::flush_tlb()?;
             return Ok(Err(errno));
         }
     }
-    hv::flush_tlb()?;
     HELD_WORDS.store(area.used as u64 * ENTRIES, Ordering::Relaxed);
     Ok(Ok(()))
 }
@@ -140,26 +147,36 @@ impl<const TABLES: usize> Area<TABLES> {
     }
 
     fn update(&self, slot: usize, value: u64) -> PteUpdate {
-        PteUpdate { ptr: (self.tables[slot / CALL].raw() << 12) + (slot % CALL) as u64 * 8, val: value }
+        PteUpdate { ptr: (self.tables[slot / TABLE].raw() << 12) + (slot % TABLE) as u64 * 8, val: value }
     }
 
-    /// Writes the entries of one L1 table. Xen stops at the first that it refuses: that one is cleared, and on it goes.
+    /// Writes at most [`CALL`] entries, and has older ones forgotten. Xen stops at the first that it refuses: that one
+    /// is cleared, and on it goes. What the processor remembers of a refused one is nothing, or what nobody reads. The
+    /// slots of `stale` are cleared with them, beside those of the frames.
     fn write(
         &self,
         domain: DomId,
+        stale: Range<usize>,
         first: usize,
         frames: impl Iterator<Item = Mfn>,
         errnos: &mut [u16],
     ) -> Result<(), HvError> {
-        let mut batch = heapless::Vec::<PteUpdate, CALL>::new();
+        let mut batch = LIST.lock();
+        batch.clear();
         for (slot, frame) in (first..).zip(frames) {
             _ = batch.push(self.update(slot, entry(frame, READ_ONLY)));
         }
+        let wanted = batch.len();
+        batch.extend(stale.map(|slot| self.update(slot, 0)));
         errnos.fill(0);
         let mut done = 0;
         while done < batch.len() {
             let Err((good, refused)) = hv::map_foreign(&batch[done..], domain) else { break };
             done += good;
+            // Nothing is asked of Xen that it can refuse where an entry is cleared.
+            if done >= wanted {
+                return Err(refused);
+            }
             let slot = self.update(first + done, 0);
             hv::update_own(&[slot])?;
             // What is no errno of Xen's is a bug of ours: the whole call fails, not one page.
@@ -174,7 +191,9 @@ impl<const TABLES: usize> Area<TABLES> {
     fn clear_from(&mut self, first: usize) -> Result<(), HvError> {
         while self.used > first {
             let start = ((self.used - 1) / CALL * CALL).max(first);
-            let batch: heapless::Vec<PteUpdate, CALL> = (start..self.used).map(|slot| self.update(slot, 0)).collect();
+            let mut batch = LIST.lock();
+            batch.clear();
+            batch.extend((start..self.used).map(|slot| self.update(slot, 0)));
             hv::update_own(&batch)?;
             self.used = start;
         }

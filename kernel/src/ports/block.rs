@@ -72,6 +72,10 @@ impl BlockDevice for Disk {
         self.front.borrow_mut().read(at.0, into).map_err(|error| translate(error, at))
     }
 
+    fn settle(&mut self) -> Result<(), IoError> {
+        self.front.borrow_mut().rest().map_err(|error| translate(error, BlockIdx(0)))
+    }
+
     fn flush(&mut self) -> Result<(), IoError> {
         self.front.borrow_mut().flush().map_err(|error| translate(error, BlockIdx(0)))
     }

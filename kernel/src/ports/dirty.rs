@@ -1,7 +1,9 @@
 //! The guest's dirty bitmap (XEN_DOMCTL_shadow_op).
 //!
 //! Xen keeps the guest paused while a preempted CLEAN or PEEK waits for its continuation, and a stub that is destroyed
-//! just then leaves it so; giving up the processor first makes a preemption inside the call unlikely.
+//! just then leaves it so; giving up the processor first makes a preemption inside the call unlikely. Not so in the
+//! pause: whoever else wants the processor would have a whole time slice of it, ten times what the rest of a short
+//! pause takes, and the stub has slept a moment ago, waiting for the suspend.
 
 use snapshot::ports::{DirtyLog, TargetError};
 use xen_hypercall::shadow::Pass;
@@ -17,19 +19,22 @@ fn frames(bitmap: &[u64]) -> u64 {
 
 impl XenTarget {
     fn peek_in(&self, into: &mut [u64], pass: Pass) -> Result<u64, TargetError> {
-        _ = sched::yield_now(&hv::xen());
         let stats = self.domctl.logdirty_peek(self.domid, into, frames(into), pass).map_err(translate)?;
         Ok(stats.dirty_count.into())
+    }
+
+    fn switch_on(&mut self) -> Result<(), TargetError> {
+        self.domctl.logdirty_enable(self.domid).map_err(|error| match error.xen() {
+            Some(XenErrno::EINVAL) => TargetError::AlreadyOn,
+            _ => translate(error),
+        })
     }
 }
 
 impl DirtyLog for XenTarget {
     fn enable(&mut self) -> Result<(), TargetError> {
         self.confirm()?;
-        self.domctl.logdirty_enable(self.domid).map_err(|error| match error.xen() {
-            Some(XenErrno::EINVAL) => TargetError::AlreadyOn,
-            _ => translate(error),
-        })
+        self.switch_on()
     }
 
     fn clean(&mut self, into: &mut [u64]) -> Result<u64, TargetError> {
@@ -40,6 +45,7 @@ impl DirtyLog for XenTarget {
     }
 
     fn peek(&mut self, into: &mut [u64]) -> Result<u64, TargetError> {
+        _ = sched::yield_now(&hv::xen());
         self.peek_in(into, Pass::Live)
     }
 
@@ -60,7 +66,8 @@ impl DirtyLog for XenTarget {
     }
 
     fn still_on(&mut self) -> Result<bool, TargetError> {
-        match self.enable() {
+        self.confirm()?;
+        match self.switch_on() {
             Ok(()) => Ok(false),
             Err(TargetError::AlreadyOn) => Ok(true),
             Err(error) => Err(error),

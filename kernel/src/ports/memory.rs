@@ -76,4 +76,8 @@ impl GuestMemory for XenTarget {
         self.load(gfns.iter().map(|gfn| gfn.raw()))?;
         self.land_batch(at)
     }
+
+    fn let_go(&mut self) -> Result<(), TargetError> {
+        window::let_go().map_err(translate)
+    }
 }

@@ -104,6 +104,10 @@ impl PvHost for XenTarget {
         self.land_batch(at)
     }
 
+    fn let_go_batch(&mut self) -> Result<(), TargetError> {
+        window::let_go().map_err(translate)
+    }
+
     fn hold(&mut self, mfns: &[Mfn]) -> Result<Result<(), PageError>, TargetError> {
         let held = window::hold(self.domid, mfns).map_err(translate)?;
         Ok(held.map_err(|errno| PageError { errno }))

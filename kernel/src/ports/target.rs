@@ -140,12 +140,12 @@ impl XenTarget {
         Ok(body)
     }
 
-    /// Fetches the HVM parameters that `wanted` names.
-    fn fetch_params(&mut self, wanted: impl Fn(u32) -> bool) -> Result<(), TargetError> {
-        for (index, value) in hvm::SAVED_PARAMS.into_iter().zip(&mut self.params) {
-            if wanted(index) {
-                *value = hvm::get_param(&hv::xen(), self.domid, index).map_err(translate)?;
-            }
+    /// Fetches those HVM parameters again that the guest can change.
+    fn fetch_guest_params(&mut self) -> Result<(), TargetError> {
+        let values = hvm::get_params(&hv::xen(), self.domid, hvm::GUEST_PARAMS).map_err(translate)?;
+        for (index, value) in hvm::GUEST_PARAMS.into_iter().zip(values) {
+            let kept = hvm::SAVED_PARAMS.into_iter().zip(&mut self.params).find(|(saved, _)| *saved == index);
+            kept.into_iter().for_each(|(_, kept)| *kept = value);
         }
         Ok(())
     }
@@ -212,7 +212,7 @@ impl DomainControl for XenTarget {
         if !hvm {
             return self.prepare_vcpus();
         }
-        self.fetch_params(|_| true)?;
+        self.params = hvm::get_params(&hv::xen(), self.domid, hvm::SAVED_PARAMS).map_err(translate)?;
         self.prepare_context()
     }
 
@@ -223,7 +223,7 @@ impl DomainControl for XenTarget {
         }
         let length = self.domctl.gethvmcontext(self.domid, &mut self.context).map_err(translate)?;
         out(RecordKind::HVM_CONTEXT, &self.context[..length]);
-        self.fetch_params(|index| hvm::GUEST_PARAMS.contains(&index))?;
+        self.fetch_guest_params()?;
         out(RecordKind::HVM_PARAMS, &self.params()?);
         Ok(())
     }

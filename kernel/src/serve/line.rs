@@ -362,6 +362,10 @@ impl Clock for Line {
         // Without an answer nothing was taken: what is measured counts as it is.
         xen_hypercall::vcpu::stolen_ns(&crate::hv::xen(), 0).unwrap_or(0)
     }
+
+    fn blocked_ns(&mut self) -> u64 {
+        xen_hypercall::vcpu::blocked_ns(&crate::hv::xen(), 0).unwrap_or(0)
+    }
 }
 
 impl Control for Line {

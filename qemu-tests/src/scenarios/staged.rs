@@ -1,31 +1,51 @@
 //! Mode `staged` on a guest that keeps writing: its pause is a fraction of that of `live` on the same guest, it sends
-//! little more than the memory, what it takes comes back right; with too little staging the pause is as predicted.
+//! little more than the memory, what it takes comes back right; with too little staging the pause is as predicted, and
+//! one that would be too long is not begun.
+//!
+//! On a machine of its own, whose disks QEMU throttles: the disk is what the pause with too little staging is about,
+//! not the emulation of three parties on one processor.
 
 use anyhow::Result;
 use serde_json::Value;
 
 use super::words::{self, json, number, succeed};
 use super::{goes_on, stands_at_the_instant};
-use crate::lab::{Guest, Lab};
+use crate::lab::{Guest, Lab, Spec};
 use crate::say;
+use crate::standing::Change;
 use crate::verdict::check;
 
-const MEMORY_MIB: u32 = 128;
-/// 25 MiB are rewritten over and over, faster than they can be stored.
-const PARAMETERS: &str = "ls.mem=40 ls.set=6400 ls.dirty=1600 ls.verify=32 ls.tick=20 ls.publish=1";
+const MEMORY_MIB: u32 = 96;
+/// 12.5 MiB are rewritten over and over, faster than they can be stored.
+const PARAMETERS: &str = "ls.mem=24 ls.set=3200 ls.dirty=1600 ls.verify=32 ls.tick=20 ls.publish=1";
 /// The stub's part of the pause of `live`, by that of `staged`, at least.
 const FRACTION: u64 = 10;
 /// Pages sent, in percent of the memory.
 const SENT_PERCENT: u64 = 115;
-/// No pause is longer, by more than so many percent, than was told before the suspend, which counts all that the guest
-/// may write by then, or than was predicted when it stood. On one emulated processor that guest, stub and dom0 share, a
-/// page costs less when the guest stands than it did while it ran, even without the guest's own time.
-const PREDICTED_PERCENT: u64 = 10;
-/// Nor is the best of them more than this much of the pause.
-const BOUND_PERCENT: u64 = 150;
+/// Our part of the pause is, in most runs, within so many percent of what was told when the guest stood and its last
+/// set was known, and never more than a tenth above what was told before the suspend, which counts all that may be
+/// written by then. It was 15 to 24 percent shorter: likely because pages that were written before a round copied them
+/// and not since are in the last set, and are found in the store.
+const PREDICTED_PERCENT: u64 = 25;
+/// As far as it is longer.
+const LONGER_PERCENT: u64 = 10;
+/// or within so many microseconds: about what one turn of dom0 on the one processor costs.
+const PREDICTED_SLACK_US: u64 = 5_000;
 const TIGHT_RUNS: usize = 3;
-/// A twelfth of the set.
+/// A sixth of the set.
 const TIGHT: &str = "2M";
+/// Exit codes: the pause would be too long; void, for the policy gives up.
+const TOO_LONG: i32 = 44;
+const TOO_BUSY: i32 = 32;
+/// What a disk takes in a second: a third of what the stub can give it here while the machine is busy with others.
+const DISK_BYTES_PER_SECOND: u64 = 2 << 20;
+/// The observer's words.
+const SEEN: &str = "/run/standing";
+
+/// Its machine.
+pub fn machine(spec: &mut Spec) {
+    spec.disk_bytes_per_second = Some(DISK_BYTES_PER_SECOND);
+}
 
 /// All of it on one boot.
 pub fn run(lab: &Lab) -> Result<()> {
@@ -48,6 +68,7 @@ pub fn run(lab: &Lab) -> Result<()> {
     words::tracking_is_off(lab, &guest)?;
     compare(&live, &staged)?;
     predicted(&tight)?;
+    refused(lab, &guest)?;
     throttled(lab, &guest)?;
     lab.sh(&format!("xl destroy {}", guest.name))?;
     succeed(lab, &format!("livesave verify {}@staged", guest.name))?;
@@ -83,19 +104,40 @@ fn compare(live: &Value, staged: &Value) -> Result<()> {
 
 /// With too little memory the rest goes to the store in the pause, and that was told before.
 fn predicted(runs: &[Value]) -> Result<()> {
-    let mut excess = Vec::new();
+    let mut near = 0;
     for run in runs {
         let pause = |what: &str| number(run, &format!("/pause/{what}"));
         let (told, said, was) = (pause("predicted_us")?, pause("renewed_us")?, pause("stub_us")?);
-        say!("   too little staging: at most {told} us, predicted {said} us, was {was} us");
+        say!("   too little staging: told {told} us, told anew {said} us, was {was} us");
         check(pause("staged")? == pause("staging")?, || format!("staging was not too little: {run}"))?;
-        check(was * 100 <= told * (100 + PREDICTED_PERCENT), || format!("{was} us are longer than told: {run}"))?;
-        check(was * 100 <= said * (100 + PREDICTED_PERCENT), || format!("{was} us, predicted were {said}: {run}"))?;
-        excess.push(said * 100 / was.max(1));
+        for limit in [told, said] {
+            let is_longer = was > limit + (limit * LONGER_PERCENT / 100).max(PREDICTED_SLACK_US);
+            check(!is_longer, || format!("{was} us are longer than told, {limit}: {run}"))?;
+        }
+        near += usize::from(is_near(said, was));
     }
-    // A bound that is always far away says nothing.
-    let least = excess.iter().copied().min().unwrap_or(u64::MAX);
-    check(least <= BOUND_PERCENT, || format!("predicted were {excess:?} percent of what it was"))
+    // One processor of the host that is busy elsewhere for a second decides a single run.
+    check(near * 2 > runs.len(), || format!("only {near} of {} pauses were as predicted", runs.len()))
+}
+
+fn is_near(said_us: u64, was_us: u64) -> bool {
+    said_us.abs_diff(was_us) <= (said_us * PREDICTED_PERCENT / 100).max(PREDICTED_SLACK_US)
+}
+
+/// What would take too long, or what the operator does not want of a busy guest, is not begun: it never stands.
+fn refused(lab: &Lab, guest: &Guest) -> Result<()> {
+    let name = &guest.name;
+    lab.sh(&format!("{{ probe standing {} >{SEEN} 2>&1 & echo $! >{SEEN}.pid; }} </dev/null", guest.domid(lab)?))?;
+    let tight = format!("livesave take {name} --name refused --mode staged --staging {TIGHT}");
+    words::fails_with(lab, &format!("{tight} --max-pause 1s"), TOO_LONG)?;
+    words::fails_with(lab, &format!("{tight} --max-pause none --on-busy abort"), TOO_BUSY)?;
+    lab.sh(&format!("kill $(cat {SEEN}.pid)"))?;
+    let seen = lab.sh(&format!("cat {SEEN}"))?;
+    let changes: Vec<Change> = seen.lines().filter_map(Change::parse).collect();
+    check(matches!(changes[..], [Change { runs: true, .. }]), || format!("the guest was to run all the time: {seen}"))?;
+    let listed = succeed(lab, "livesave ls")?;
+    check(!listed.contains("refused"), || format!("half a snapshot: {listed}"))?;
+    words::tracking_is_off(lab, guest)
 }
 
 /// The guest's own cap; it has one, so that "none" would be noticed too.
@@ -134,8 +176,8 @@ mod tests {
 
     fn taken(stub_us: u64, pages: u64) -> Value {
         let mut pause = serde_json::json!({"stub_us": stub_us, "pages": 5, "staged": 5, "staging": 5});
-        pause["predicted_us"] = 100.into();
-        pause["renewed_us"] = 100.into();
+        pause["predicted_us"] = 1_000_000.into();
+        pause["renewed_us"] = 1_000_000.into();
         serde_json::json!({"memory_pages": 100, "pages": pages, "zero_pages": 0, "pause": pause})
     }
 
@@ -147,9 +189,15 @@ mod tests {
     }
 
     #[test]
-    fn a_prediction_is_a_bound_and_not_far_away() {
-        assert!(predicted(&[taken(50, 1), taken(110, 1), taken(67, 1)]).is_ok());
-        assert!(predicted(&[taken(90, 1), taken(111, 1)]).is_err(), "longer than predicted");
-        assert!(predicted(&[taken(50, 1), taken(66, 1)]).is_err(), "far away");
+    fn a_prediction_is_near_or_wrong() {
+        let pause = |us| [taken(us, 1)];
+        let mut told_less = taken(1_000_000, 1);
+        told_less["pause"]["predicted_us"] = 800_000.into();
+        assert!(predicted(&[told_less]).is_err(), "longer than was told before");
+        let cases = [(1_000_000, true), (1_100_000, true), (750_000, true), (1_100_001, false), (749_999, false)];
+        for (us, is_right) in cases {
+            assert_eq!(predicted(&pause(us)).is_ok(), is_right, "{us}");
+        }
+        assert!(is_near(4_000, 9_000) && !is_near(4_000, 9_001), "a few milliseconds are never wrong");
     }
 }

@@ -12,8 +12,10 @@ pub struct Outlook {
     pub fixed_ns: u64,
     /// Mapping and copying one page into staging. Nanoseconds.
     pub stage_ns: u64,
-    /// Mapping a page and giving it to the store. Nanoseconds.
+    /// Mapping a page and giving it to the store, and the store's device doing with it what it does. Nanoseconds.
     pub store_ns: u64,
+    /// The device is so far behind when the last page is given to it, and not waited for. Nanoseconds.
+    pub lag_ns: u64,
 }
 
 impl Outlook {
@@ -21,8 +23,11 @@ impl Outlook {
     pub fn pause_us(&self, pages: u64) -> u64 {
         let staged = pages.min(self.staging_pages);
         let rest = pages - staged;
-        let copy_ns = staged.saturating_mul(self.stage_ns).saturating_add(rest.saturating_mul(self.store_ns));
-        self.fixed_ns.saturating_add(copy_ns) / 1000
+        let copy_ns = pages.saturating_mul(self.stage_ns);
+        // All of them are copied; while the device is behind by less than it may be, nothing else is waited for.
+        let behind_ns = rest.saturating_mul(self.store_ns).saturating_sub(self.lag_ns);
+        let store_ns = behind_ns.saturating_add(staged.saturating_mul(self.stage_ns)).max(copy_ns);
+        self.fixed_ns.saturating_add(store_ns) / 1000
     }
 
     /// Most pages that fit staging and are copied within `target_us`.
@@ -43,7 +48,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_paid_at_the_price_of_the_store() {
-        let outlook = Outlook { staging_pages: 100, fixed_ns: 5_000, stage_ns: 1_000, store_ns: 50_000 };
+        let outlook = Outlook { staging_pages: 100, fixed_ns: 5_000, stage_ns: 1_000, store_ns: 50_000, lag_ns: 0 };
         assert_eq!((outlook.pause_us(0), outlook.pause_us(100), outlook.pause_us(101)), (5, 105, 155));
         assert!(outlook.fits(100, 105) && !outlook.fits(100, 104), "the target");
         assert!(!outlook.fits(101, 1000), "the room");
@@ -51,8 +56,15 @@ mod tests {
     }
 
     #[test]
+    fn what_the_device_is_behind_with_is_not_waited_for() {
+        let outlook = Outlook { staging_pages: 100, fixed_ns: 0, stage_ns: 1_000, store_ns: 50_000, lag_ns: 2_000_000 };
+        assert_eq!((outlook.pause_us(100), outlook.pause_us(130), outlook.pause_us(200)), (100, 130, 3_100));
+    }
+
+    #[test]
     fn absurd_counts_saturate() {
-        let outlook = Outlook { staging_pages: 7, fixed_ns: u64::MAX, stage_ns: u64::MAX, store_ns: u64::MAX };
+        let outlook =
+            Outlook { staging_pages: 7, fixed_ns: u64::MAX, stage_ns: u64::MAX, store_ns: u64::MAX, lag_ns: 0 };
         assert_eq!(outlook.pause_us(u64::MAX), u64::MAX / 1000);
     }
 }

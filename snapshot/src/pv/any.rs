@@ -129,4 +129,8 @@ impl<H: PvHost + GuestMemory> GuestMemory for AnyTarget<H> {
     fn land(&mut self, gfns: &[Gfn], at: &mut dyn Landing) -> Result<(), TargetError> {
         self.memory().land(gfns, at)
     }
+
+    fn let_go(&mut self) -> Result<(), TargetError> {
+        self.memory().let_go()
+    }
 }

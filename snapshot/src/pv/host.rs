@@ -36,6 +36,10 @@ pub trait PvHost: DomainControl + DirtyLog {
     fn frame_types(&mut self, mfns: &[Mfn], out: &mut [PageType]) -> Result<(), TargetError>;
     /// As [`crate::ports::GuestMemory::land`], of machine frames.
     fn land_frames(&mut self, mfns: &[Mfn], at: &mut dyn Landing) -> Result<(), TargetError>;
+    /// Lets go of the batch that landed last, if it is still mapped; what is held stays.
+    fn let_go_batch(&mut self) -> Result<(), TargetError> {
+        Ok(())
+    }
     /// Keeps `mfns` mapped read-only, in order, in the place of what was held before; the first that cannot be mapped
     /// is a page error, and nothing is held then.
     fn hold(&mut self, mfns: &[Mfn]) -> Result<Result<(), PageError>, TargetError>;

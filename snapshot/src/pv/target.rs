@@ -270,6 +270,10 @@ impl<H: PvHost> GuestMemory for PvTarget<H> {
         batch.load(host, p2m, gfns)?;
         Hand { p2m, types, batch, gfns, at, next: 0 }.run(host)
     }
+
+    fn let_go(&mut self) -> Result<(), TargetError> {
+        self.host.let_go_batch()
+    }
 }
 
 /// Lands the pages of a batch, each in its place.

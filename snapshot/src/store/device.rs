@@ -72,6 +72,11 @@ impl<D: BlockDevice> BlockDevice for Guarded<D> {
         self.device.read(at, into).map_err(|error| if self.unflushed { self.poison(error) } else { error })
     }
 
+    fn settle(&mut self) -> Result<(), IoError> {
+        self.check()?;
+        self.device.settle().map_err(|error| self.poison(error))
+    }
+
     fn flush(&mut self) -> Result<(), IoError> {
         self.check()?;
         self.device.flush().map_err(|error| self.poison(error))?;

@@ -214,6 +214,12 @@ impl<'s, D: BlockDevice> Taking<'s, D> {
         Ok(())
     }
 
+    /// Waits until the device has answered all that it was given.
+    pub fn settle(&mut self) -> Result<()> {
+        self.store.check()?;
+        Ok(self.store.device.settle()?)
+    }
+
     /// Stores a page. A page of zeros is found here and costs nothing.
     pub fn page(&mut self, gfn: Gfn, page: &Page) -> Result<()> {
         if *page == ZERO_PAGE {

@@ -39,6 +39,9 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
             let info = target.info()?;
             if info.suspended() { Ok(true) } else { running(info).map(|_| false) }
         })?;
+        if !stands {
+            self.target.let_go()?;
+        }
         Ok(if stands { Observation::Suspended } else { Observation::Nothing })
     }
 
@@ -161,11 +164,11 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
 
     /// Nobody switched tracking off, nobody resumed the guest, its memory has the size that the rounds were right for.
     fn check_untouched(&mut self, capture: Capture) -> Result<(), Trouble> {
+        let info = still_suspended(self.target.info()?)?;
         if self.tracked && !self.target.still_on()? {
             self.bits_lost = true;
             return Err(Trouble::new(Fault::ForeignOff, "somebody switched the dirty tracking off"));
         }
-        let info = still_suspended(self.target.info()?)?;
         let resized = info.tot_pages != Self::work(&mut self.work)?.tot_pages;
         if resized && capture == Capture::LastSet {
             return Err(Trouble::new(Fault::Ballooning, "the guest's memory changed size before it suspended"));

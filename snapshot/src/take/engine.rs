@@ -193,8 +193,8 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
         self.copy_round(plan)?;
         self.counters.shared = self.recorder.shared();
         let sent = self.sent() - before;
-        let took_ns = self.desk.now_ns().saturating_sub(start_ns);
         self.price_the_store(start, sent)?;
+        let took_ns = self.desk.now_ns().saturating_sub(start_ns);
         self.end_round(given, sent, took_ns)
     }
 
@@ -305,8 +305,7 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
 
     fn end_round(&mut self, given: u64, sent_round: u64, took_ns: u64) -> Result<Observation, Trouble> {
         let info = running(self.target.info()?)?;
-        let first = self.policy.is_staged() && self.counters.round == 1;
-        self.counters.dirty = if first { self.price_the_bitmap()? } else { self.target.dirty_count()? };
+        self.counters.dirty = if self.policy.is_staged() { self.rehearse()? } else { self.target.dirty_count()? };
         Self::work(&mut self.work)?.tape.end(self.desk.now_ns(), &self.counters);
         let space_left = self.space_left()?;
         let dirty = self.counters.dirty;

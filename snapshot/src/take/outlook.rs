@@ -1,4 +1,8 @@
-//! What a pause will cost on this machine: the prices are measured on the guest that runs, before it is asked to stop.
+//! What a pause will cost on this machine: it is rehearsed on the guest that runs, before it is asked to stop.
+//!
+//! Each part is done as the pause will do it, with what there is to do now, so that a price has in it what nobody
+//! thought of. Short parts are priced by the time for which we ran: whoever else has the processor for a moment would
+//! decide them. What goes to the store is priced by all the time but the guest's, for the disk is waited for.
 
 use super::engine::{Engine, Target};
 use super::meter::Meter;
@@ -21,31 +25,14 @@ pub(super) struct Renewed {
     pub outlook: Outlook,
 }
 
-/// Short calls in the pause beside the state, the bitmap and the pages (is tracking still on, is it still the guest):
-/// three, of which two are in what state and bitmap cost, for a reading of the meter is such a call.
-const CHECKS: u64 = 1;
-
 impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
-    /// Before the guest is touched: reads the platform state and a batch of pages as the pause will, and refuses limits
-    /// that the empty pause would pass.
+    /// Before the guest is touched: refuses limits that the empty pause would pass.
     pub(super) fn price_the_pause(&mut self) -> Result<(), Trouble> {
         if !self.policy.is_staged() {
             return Ok(());
         }
-        let start = self.meter()?;
-        let platform = &mut Self::work(&mut self.work)?.platform;
-        self.target.rehearse_platform(&mut |kind, body| platform.push(kind, body))?;
-        platform.bytes().map(|_| ())?;
-        platform.clear();
-        let state_ns = self.alone_ns(start)?;
-        let start = self.meter()?;
-        let check_ns = self.alone_ns(start)?;
-        let start = self.meter()?;
-        let copied = self.try_copy()?;
-        let copied_ns = self.alone_ns(start)?;
-        let outlook = &mut Self::work(&mut self.work)?.outlook;
-        outlook.fixed_ns = state_ns + CHECKS * check_ns;
-        outlook.stage_ns = copied_ns.checked_div(copied).unwrap_or(0);
+        self.rehearse_pause(false)?;
+        let outlook = &Self::work(&mut self.work)?.outlook;
         self.counters.staging = outlook.staging_pages;
         if self.policy.can_be_met(outlook) {
             return Ok(());
@@ -55,14 +42,66 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
         Err(Trouble::new(Fault::PauseTooLong, reason))
     }
 
-    /// The first pages of the guest into staging and forgotten. Returns how many.
-    fn try_copy(&mut self) -> Result<u64, Trouble> {
+    /// After each round, before it is decided whether the guest is asked: the pause as it would be now. Returns Xen's
+    /// dirty count, that of the bitmap.
+    pub(super) fn rehearse(&mut self) -> Result<u64, Trouble> {
+        self.counters.peeks += 1;
+        self.rehearse_pause(true)
+    }
+
+    /// Platform state, the bitmap and its ways through our sets, one page, the checks; then a whole batch of pages.
+    fn rehearse_pause(&mut self, tracked: bool) -> Result<u64, Trouble> {
+        let start = self.meter()?;
+        let platform = &mut Self::work(&mut self.work)?.platform;
+        self.target.rehearse_platform(&mut |kind, body| platform.push(kind, body))?;
+        platform.bytes().map(|_| ())?;
+        platform.clear();
+        let dirty = if tracked { self.rehearse_bitmap()? } else { 0 };
+        self.try_copy(1)?;
+        // The guest is looked at twice beside the copy, and a reading of the meter is such a look.
+        self.target.info()?;
+        let fixed_ns = self.ran_ns(start)?;
+        let start = self.meter()?;
+        let copied = self.try_copy(BATCH_MAX)?;
+        let (copied_ns, start) = (self.ran_ns(start)?, self.meter()?);
+        let one = self.try_copy(1)?;
+        let one_ns = self.ran_ns(start)?;
+        self.target.let_go()?;
+        let work = Self::work(&mut self.work)?;
+        // Before that it is what the take was given to begin with.
+        if tracked {
+            work.tracking.skip.clear();
+        }
+        work.outlook.fixed_ns = fixed_ns;
+        work.outlook.stage_ns = match copied.saturating_sub(one) {
+            0 => copied_ns.checked_div(copied).unwrap_or(0),
+            more => copied_ns.saturating_sub(one_ns) / more,
+        };
+        Ok(dirty)
+    }
+
+    /// Fetches the bitmap and goes through it as often as the pause does: it joins what is to be sent, is counted and
+    /// emptied, and cut into batches. What it says stays in `skip` until the rehearsal is over.
+    fn rehearse_bitmap(&mut self) -> Result<u64, Trouble> {
+        let tracking = &mut Self::work(&mut self.work)?.tracking;
+        let dirty = self.target.peek(tracking.skip.words_mut())?;
+        core::hint::black_box(tracking.skip.count() + tracking.send.count());
+        let mut at = 0;
+        while at < tracking.end {
+            at = tracking.batch.refill(&tracking.skip, true, at, tracking.end, |_| true);
+        }
+        Ok(dirty)
+    }
+
+    /// Pages of the guest into staging and forgotten: those that are dirty, while there is one. Returns how many.
+    fn try_copy(&mut self, most: usize) -> Result<u64, Trouble> {
         let work = Self::work(&mut self.work)?;
         let Some(staging) = work.staging.as_mut() else { return Ok(0) };
         let tracking = &mut work.tracking;
-        let most = usize::try_from(staging.capacity()).unwrap_or(BATCH_MAX);
-        let some = if work.on_top { &tracking.skip } else { &tracking.populated };
-        tracking.batch.refill(some, true, 0, tracking.end, |_| true);
+        let most = usize::try_from(staging.capacity()).unwrap_or(BATCH_MAX).min(most);
+        let dirty = work.on_top || tracking.skip.next(0, true).is_some();
+        let set = if dirty { &tracking.skip } else { &tracking.populated };
+        tracking.batch.refill(set, true, 0, tracking.end, |gfn| work.on_top || tracking.populated.contains(gfn));
         tracking.batch.truncate(most);
         staging.begin_batch();
         let copied = tracking.batch.gfns().iter().filter(|&&gfn| staging.admit(gfn)).count();
@@ -73,24 +112,21 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
         Ok(copied as u64)
     }
 
-    /// After round 1: what a bitmap costs. The count is that of the bitmap.
-    pub(super) fn price_the_bitmap(&mut self) -> Result<u64, Trouble> {
-        let start = self.meter()?;
-        let work = Self::work(&mut self.work)?;
-        let count = self.target.peek(work.tracking.skip.words_mut())?;
-        work.tracking.skip.clear();
-        self.counters.peeks += 1;
-        let took_ns = self.alone_ns(start)?;
-        let outlook = &mut Self::work(&mut self.work)?.outlook;
-        outlook.fixed_ns = outlook.fixed_ns.saturating_add(took_ns);
-        Ok(count)
-    }
-
-    /// After each round that sent enough: what a page costs that goes to the store.
+    /// After each round: what a page costs that goes to the store, if enough of them went there, until the device has
+    /// done its part; and how far it was behind. It is waited for, so that the next to give it pages finds it as the
+    /// pause will: idle.
     pub(super) fn price_the_store(&mut self, start: Meter, sent: u64) -> Result<(), Trouble> {
+        if !self.policy.is_staged() {
+            return Ok(());
+        }
+        let given_ns = self.desk.now_ns();
+        self.recorder.settle()?;
+        let lag_ns = self.desk.now_ns().saturating_sub(given_ns);
         if sent >= TELLING_PAGES {
             let took_ns = self.alone_ns(start)?;
-            Self::work(&mut self.work)?.outlook.store_ns = took_ns / sent;
+            let outlook = &mut Self::work(&mut self.work)?.outlook;
+            outlook.store_ns = took_ns / sent;
+            outlook.lag_ns = outlook.lag_ns.max(lag_ns);
         }
         Ok(())
     }

@@ -108,6 +108,10 @@ pub trait Recorder {
     fn hole(&mut self, gfn: Gfn) -> Result<(), Trouble>;
     /// Ends the run.
     fn run_end(&mut self) -> Result<(), Trouble>;
+    /// Waits until the device has answered all that it was given. What can be learnt from it is how long that takes.
+    fn settle(&mut self) -> Result<(), Trouble> {
+        Ok(())
+    }
     /// Adds an attachment, once for each kind.
     fn attach(&mut self, kind: Attachment, bytes: &[u8]) -> Result<(), Trouble>;
     /// Everything so far is durable on return; the seal is still to come.

@@ -25,6 +25,7 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
     pub(super) fn await_suspend(&mut self) -> Result<Observation, Trouble> {
         if self.desk.state() != State::WantSuspend {
             running(self.target.info()?)?;
+            self.target.let_go()?;
             self.desk.enter(State::WantSuspend, &self.counters)?;
         }
         self.desk.attend(&self.counters)?;

@@ -154,6 +154,10 @@ impl<D: BlockDevice> Recorder for StoreRecorder<'_, D> {
         Ok(self.taking()?.run_end()?)
     }
 
+    fn settle(&mut self) -> Result<(), Trouble> {
+        Ok(self.taking()?.settle()?)
+    }
+
     fn attach(&mut self, kind: Attachment, bytes: &[u8]) -> Result<(), Trouble> {
         // The store keeps no empty attachments; an absent one means the same.
         if bytes.is_empty() {

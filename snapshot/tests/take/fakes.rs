@@ -241,7 +241,11 @@ impl Clock for Line {
     }
 
     fn stolen_ns(&mut self) -> u64 {
-        self.0.borrow().guest_ran_ns
+        self.0.borrow().stolen_ns
+    }
+
+    fn blocked_ns(&mut self) -> u64 {
+        self.0.borrow().blocked_ns
     }
 }
 
@@ -311,6 +315,9 @@ impl Store {
         world.stored.content += u64::from(content.is_some_and(|content| content != 0));
         // Whoever has the domid now may have more memory.
         assert!(world.gone || world.stored.content <= world.stored.reserved_pages, "never more than was set aside");
+        if content.is_some_and(|content| content != 0) {
+            world.give_to_disk();
+        }
         let stored = &mut world.stored;
         assert!(!stored.broken && stored.in_run);
         assert!(stored.last_gfn.replace(gfn.raw()).is_none_or(|last| last < gfn.raw()), "ascending in a run");
@@ -330,6 +337,11 @@ impl Recorder for Store {
             assert!(!std::mem::replace(&mut world.stored.begun, true));
             Ground::default()
         })
+    }
+
+    fn settle(&mut self) -> Result<(), Trouble> {
+        self.0.borrow_mut().wait_for_disk(0);
+        Ok(())
     }
 
     fn run_begin(&mut self) -> Result<(), Trouble> {

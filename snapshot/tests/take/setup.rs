@@ -1,4 +1,4 @@
-//! How a world is made, and what can happen to it.
+//! How a world is made, what can happen to it, and how slow its disk is.
 
 use snapshot::names::Token;
 use snapshot::policy::{Busy, HIGH_DEFAULT_MILLI};
@@ -6,6 +6,8 @@ use snapshot::request::{Kind, Mode, Take};
 use snapshot::store::Compression;
 use snapshot::take::Hold;
 use xen_hypercall::types::{DomHandle, DomId, EvtchnPort};
+
+use super::world::World;
 
 pub const TOKEN: Token = Token([7; 16]);
 pub const HANDLE: DomHandle = DomHandle::new([3; 16]);
@@ -82,6 +84,9 @@ pub struct Setup {
     pub call_ns: u64,
     /// Nanoseconds that the guest takes of the one processor, while it runs, for each of ours.
     pub guest_share: u64,
+    /// What the disk takes for a page with content, and how many it is behind before it is waited for.
+    pub disk_ns: u64,
+    pub disk_queue: u64,
 }
 
 impl Default for Setup {
@@ -117,6 +122,8 @@ impl Default for Setup {
             obeys: false,
             call_ns: 30_000,
             guest_share: 0,
+            disk_ns: 0,
+            disk_queue: 0,
         }
     }
 }
@@ -141,5 +148,25 @@ pub fn take_request(setup: &Setup) -> Take {
         compression: Compression::Lz4,
         kind: setup.kind,
         parent: setup.parent.as_deref().map(|parent| parent.parse().unwrap()),
+    }
+}
+
+impl World {
+    /// The disk is given a page. Whoever waits for it leaves the processor to the guest.
+    pub fn give_to_disk(&mut self) {
+        self.disk_idle_ns = self.disk_idle_ns.max(self.now_ns) + self.setup.disk_ns;
+        self.wait_for_disk(self.setup.disk_queue * self.setup.disk_ns);
+    }
+
+    /// Until it is behind by no more than that.
+    pub fn wait_for_disk(&mut self, behind_ns: u64) {
+        let until_ns = self.disk_idle_ns.saturating_sub(behind_ns);
+        while self.now_ns < until_ns {
+            let ns = (until_ns - self.now_ns).min(self.setup.call_ns);
+            self.now_ns += ns;
+            self.blocked_ns += ns;
+            self.guest_ran_ns += if self.running() { ns } else { 0 };
+            (0..self.setup.writes).for_each(|_| self.guest_writes());
+        }
     }
 }

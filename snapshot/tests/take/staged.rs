@@ -84,6 +84,18 @@ fn what_does_not_fit_goes_to_disk_in_the_pause() {
     assert!(said.abs_diff(was) * 10 <= said, "renewed {said} us, was {was} us");
 }
 
+/// What a short pause costs is its calls: each of them is in the rehearsal.
+#[test]
+fn an_idle_guests_pause_is_predicted() {
+    for call_ns in [30_000, 1_000_000] {
+        let counters = sealed(Setup { writes: 0, call_ns, ..staged() }).0.counters;
+        let (said, renewed, was) = (counters.predicted_us, counters.renewed_us, counters.pause_us);
+        assert!(counters.pause_pages < 10, "{counters:?}");
+        assert!(said.abs_diff(was) * 10 <= was, "{call_ns}: predicted {said} us, was {was} us");
+        assert!(renewed.abs_diff(was) * 10 <= was, "{call_ns}: renewed {renewed} us, was {was} us");
+    }
+}
+
 /// A guest that shares the stub's processor makes every round longer, and no pause.
 #[test]
 fn what_the_guest_takes_of_the_processor_is_not_predicted() {
@@ -93,6 +105,20 @@ fn what_the_guest_takes_of_the_processor_is_not_predicted() {
         let (said, renewed, was) = (counters.predicted_us, counters.renewed_us, counters.pause_us);
         assert!(renewed.abs_diff(was) * 10 <= renewed, "{guest_share}: renewed {renewed} us, was {was} us");
         assert!(was * 10 <= said * 11 && said * 10 <= was * 12, "{guest_share}: predicted {said} us, was {was} us");
+    }
+}
+
+/// A disk that is slower than everything: the guest takes nothing from who waits for it, and it is behind when the last
+/// page is given to it.
+#[test]
+fn a_pause_that_waits_for_the_disk_is_predicted() {
+    for (guest_share, disk_queue) in [(0, 0), (0, 60), (1, 60), (4, 60), (1, 250)] {
+        let setup = Setup { guest_share, disk_queue, disk_ns: 200_000, writes: 300, memory: 2600, ..staged() };
+        let tight = Setup { staging_kib: Some(4 * 20), working_set: 600, max_pause_ms: None, ..setup };
+        let counters = sealed(tight).0.counters;
+        let (said, was) = (counters.renewed_us, counters.pause_us);
+        assert!(counters.pause_pages > 500, "{counters:?}");
+        assert!(said.abs_diff(was) * 10 <= said, "{guest_share} {disk_queue}: renewed {said} us, was {was} us");
     }
 }
 

@@ -55,6 +55,11 @@ pub struct World {
     rng: u64,
     pub now_ns: u64,
     pub guest_ran_ns: u64,
+    /// Of that while we wanted the processor, and what we waited for.
+    pub stolen_ns: u64,
+    pub blocked_ns: u64,
+    /// The disk has done all that it was given.
+    pub disk_idle_ns: u64,
     pub calls: u64,
     /// Those of them on the target.
     pub target_calls: u64,
@@ -100,6 +105,9 @@ impl World {
             rng: setup.seed,
             now_ns: 1_000,
             guest_ran_ns: 0,
+            stolen_ns: 0,
+            blocked_ns: 0,
+            disk_idle_ns: 0,
             calls: 0,
             target_calls: 0,
             memory: vec![None; setup.gfns],
@@ -201,6 +209,7 @@ impl World {
     pub fn spend(&mut self, ns: u64) {
         let taken_ns = if self.running() { ns * self.setup.guest_share } else { 0 };
         self.guest_ran_ns += taken_ns;
+        self.stolen_ns += taken_ns;
         self.now_ns += ns + taken_ns;
     }
 

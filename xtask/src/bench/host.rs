@@ -31,6 +31,19 @@ pub fn machine(mut spec: Spec, bytes_per_second: u64) -> Spec {
     spec
 }
 
+/// Memory of the stub for guests of that size: the half that they write to has to fit its staging.
+pub const fn stub_mib(memory_mib: u32) -> u32 {
+    memory_mib / 2 + 64
+}
+
+/// Starts the stub with so much.
+pub fn start_stub(lab: &Lab, memory_mib: u32) -> Result<()> {
+    lab.write_stub_config(STORE_DEVICE, "w", "")?;
+    let memory = stub_mib(memory_mib);
+    lab.sh(&format!("sed -i 's/^memory .*/memory = {memory}/' /run/livesave.cfg; xl create -q /run/livesave.cfg"))?;
+    lab.wait_until("the stub is idle", BEGIN_WAIT, Lab::stub_is_idle)
+}
+
 /// A guest that writes at random into half of its memory as fast as it may, or nothing at all.
 pub fn guest(bed: Bed, memory_mib: u32) -> GuestSpec {
     let (load, pages) = (if bed.writes { "w" } else { "i" }, memory_mib / 2 * 256);

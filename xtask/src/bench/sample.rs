@@ -5,6 +5,8 @@
 use qemu_tests::standing::{Change, stood_ns};
 use serde_json::Value;
 
+use super::plan::Mechanism;
+
 macro_rules! numbers {
     ($($(#[$doc:meta])* $field:ident,)*) => {
         /// What a run gave. `None`: not counted by this mechanism.
@@ -18,6 +20,13 @@ macro_rules! numbers {
             /// Their values.
             pub fn values(&self) -> Vec<Option<u64>> {
                 vec![$(self.$field,)*]
+            }
+
+            /// From such values, all of them.
+            fn of(values: &[Option<u64>]) -> Option<Self> {
+                let mut values = values.iter().copied();
+                let numbers = Self { $($field: values.next()?,)* };
+                values.next().is_none().then_some(numbers)
             }
         }
     };
@@ -52,7 +61,7 @@ numbers! {
     predicted_us,
     /// What was told when the guest stood.
     renewed_us,
-    /// Time in CLEAN and the last PEEK, for which Xen may stop the guest: the sum.
+    /// Time in ENABLE, each CLEAN and OFF, for which Xen may stop the guest unseen: the sum.
     stalls_us,
     /// The longest.
     stall_max_us,
@@ -103,8 +112,8 @@ impl Numbers {
     /// What `livesave take --json` counted.
     pub fn of_take(take: &Value) -> Self {
         let number = |pointer: &str| take.pointer(pointer).and_then(Value::as_u64);
-        let stalls = || take.pointer("/trace/rounds").and_then(Value::as_array).into_iter().flatten();
-        let stall_us = |round: &Value| round.get("fetch_ns").and_then(Value::as_u64).unwrap_or(0) / 1000;
+        let rounds = take.pointer("/trace/rounds").and_then(Value::as_array).into_iter().flatten();
+        let stalls_us: Vec<u64> = rounds.flat_map(stalls_us).collect();
         Self {
             stub_us: number("/pause/stub_us"),
             memory_pages: number("/memory_pages"),
@@ -118,8 +127,8 @@ impl Numbers {
             peeks: number("/peeks"),
             predicted_us: number("/pause/predicted_us"),
             renewed_us: number("/pause/renewed_us"),
-            stalls_us: Some(stalls().map(stall_us).sum()),
-            stall_max_us: stalls().map(stall_us).max(),
+            stalls_us: Some(stalls_us.iter().sum()),
+            stall_max_us: stalls_us.iter().copied().max(),
             ..Self::default()
         }
     }
@@ -149,7 +158,27 @@ impl Numbers {
     }
 }
 
+/// ENABLE, CLEAN and OFF of a round, microseconds. What the pause's own PEEK takes is in the pause.
+fn stalls_us(round: &Value) -> [u64; 3] {
+    let in_pause = matches!(round.get("kind").and_then(Value::as_str), Some("last-set" | "everything"));
+    let us = |key: &str| round.get(key).and_then(Value::as_u64).unwrap_or(0) / 1000;
+    [us("enable_ns"), if in_pause { 0 } else { us("fetch_ns") }, us("off_ns")]
+}
+
 impl Sample {
+    /// Reads a line of the raw data.
+    pub fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split(',');
+        let kind = words.next().and_then(|word| ["pvh", "pv"].into_iter().find(|kind| *kind == word))?;
+        let cap = words.next()?.parse().ok()?;
+        let mechanism = words.next()?;
+        let mechanism = Mechanism::ALL.map(Mechanism::name).into_iter().find(|name| *name == mechanism)?;
+        let (run, failed) = (words.next()?.parse().ok()?, words.next()?);
+        let numbers: Vec<Option<u64>> = words.map(|word| word.parse().ok()).collect();
+        let outcome = if failed.is_empty() { Ok(Numbers::of(&numbers)?) } else { Err(failed.to_owned()) };
+        Some(Self { kind, cap, mechanism, run, outcome })
+    }
+
     /// The first line of the raw data.
     pub fn head() -> String {
         format!("kind,cap,mechanism,run,failed,{}", Numbers::NAMES.join(","))
@@ -177,10 +206,13 @@ mod tests {
         let take = serde_json::json!({
             "memory_pages": 10, "pages": 7, "zero_pages": 4, "rounds": 2, "bytes": 28672, "cleans": 1, "peeks": 3,
             "pause": {"stub_us": 5, "pages": 2, "calls": 9, "staged": 2, "predicted_us": 6, "renewed_us": 5},
-            "trace": {"rounds": [{"fetch_ns": 4000}, {"fetch_ns": 9000}]},
+            "trace": {"rounds": [
+                {"kind": "full", "enable_ns": 2000}, {"kind": "dirty", "fetch_ns": 4000},
+                {"kind": "last-set", "fetch_ns": 90000, "off_ns": 7000},
+            ]},
         });
         let numbers = Numbers::of_take(&take);
-        assert_eq!((numbers.pages_sent, numbers.stalls_us, numbers.stall_max_us), (Some(11), Some(13), Some(9)));
+        assert_eq!((numbers.pages_sent, numbers.stalls_us, numbers.stall_max_us), (Some(11), Some(13), Some(7)));
         assert_eq!((numbers.pause_calls, numbers.blkif_requests), (Some(9), None));
     }
 
@@ -200,6 +232,13 @@ mod tests {
         assert!(failed.starts_with("pv,10,live,2,status 27  ") && failed.ends_with(",,"), "{failed}");
         assert_eq!((columns(&failed), columns(&Sample::head())), (Numbers::NAMES.len() + 5, Numbers::NAMES.len() + 5));
         let numbers = Numbers { pause_us: Some(5), ..Numbers::default() };
+        for outcome in [Ok(numbers.clone()), Err("status 27".to_owned())] {
+            let read = Sample::parse(&sample(outcome.clone()).line()).unwrap();
+            assert_eq!((read.kind, read.cap, read.mechanism, read.run, read.outcome), ("pv", 10, "live", 2, outcome));
+        }
+        for bad in ["", "pv,10,live,2,,5", "pv,10,walk,2,,", &Sample::head()] {
+            assert!(Sample::parse(bad).is_none(), "{bad}");
+        }
         assert!(sample(Ok(numbers)).line().starts_with("pv,10,live,2,,5,,"));
     }
 

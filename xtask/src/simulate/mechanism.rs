@@ -135,6 +135,8 @@ impl Mechanism {
             fixed_ns: STAGED_EMPTY_NS,
             stage_ns: STAGE_NS,
             store_ns: (1e9 / rate) as u64,
+            // The model has no device that is behind: the last page is waited for.
+            lag_ns: 0,
         };
         let policy = Policy::new(self.mode, settings);
         let race = Race { guest, rate };

@@ -95,7 +95,8 @@ fn both_readings_of_high_at_their_borders() {
     assert!(!high(&of(899, 1), High::NoLess) && high(&of(900, 1), High::NoLess));
 }
 
-const OUTLOOK: Outlook = Outlook { staging_pages: 400, fixed_ns: 1_000_000, stage_ns: 1_000, store_ns: 100_000 };
+const OUTLOOK: Outlook =
+    Outlook { staging_pages: 400, fixed_ns: 1_000_000, stage_ns: 1_000, store_ns: 100_000, lag_ns: 0 };
 
 fn staged_stats(round: u32, dirty: u64) -> RoundStats {
     RoundStats { outlook: OUTLOOK, space_left: 1000, ..stats(round, 1000, dirty, 1000) }
