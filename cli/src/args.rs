@@ -261,6 +261,10 @@ pub struct Take {
     /// The snapshot that it must build on: without it, fail instead of taking a full one
     #[arg(long, value_name = "NAME", requires = "incremental")]
     pub parent: Option<String>,
+    /// Keep `xl save` and `xl migrate` off all guests of this label while this one stays tracked; without it they work,
+    /// and the next snapshot is a full one
+    #[arg(long, requires = "incremental")]
+    pub guard: bool,
     /// live, improved: round 1 leaves out what is dirty again already (as Xen 4.5.1 did)
     #[arg(long)]
     pub round1_skip: bool,

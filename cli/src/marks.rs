@@ -39,6 +39,8 @@ pub struct Mark {
     /// The stub.
     pub stub_domid: u16,
     stub_handle: String,
+    /// Other tools are to be kept off for as long.
+    guard: bool,
 }
 
 /// What a mark means by now.
@@ -67,7 +69,7 @@ pub enum Deed {
 
 impl Mark {
     /// That `stub` may leave the guest of this take tracked.
-    fn of(job: &Job, stub: &str) -> Self {
+    fn of(job: &Job, stub: &str, guard: bool) -> Self {
         Self {
             version: VERSION,
             guest: job.guest.clone(),
@@ -76,6 +78,7 @@ impl Mark {
             stub: stub.to_owned(),
             stub_domid: job.stub_domid,
             stub_handle: job.stub_handle.clone(),
+            guard,
         }
     }
 
@@ -210,8 +213,13 @@ pub fn forget(handle: &str) -> Outcome {
 }
 
 /// Notes that the stub of this take may leave its guest tracked. The keeper holds the guest's lock.
-pub fn note(job: &Job, stub: &str) -> Outcome {
-    Mark::of(job, stub).write(&files::make_run_dir()?)
+pub fn note(job: &Job, stub: &str, guard: bool) -> Outcome {
+    Mark::of(job, stub, guard).write(&files::make_run_dir()?)
+}
+
+/// Are other tools to be kept off for some guest that may be tracked?
+pub fn guards(dir: &Path) -> bool {
+    all(dir).is_ok_and(|marks| marks.into_iter().flatten().any(|mark| mark.guard))
 }
 
 /// Refuses a take by another stub than the one that tracks the guest: its log-dirty is in use.
@@ -253,7 +261,7 @@ mod tests {
     use crate::keeper::record::tests::job;
 
     fn mark() -> Mark {
-        Mark::of(&job(), "livesave")
+        Mark::of(&job(), "livesave", true)
     }
 
     #[test]
@@ -268,6 +276,9 @@ mod tests {
         assert_eq!(found.iter().filter(|one| one.is_err()).count(), 1, "{found:?}");
         assert!(mark().is_by(&job()) && mark().is_of(&job().handle));
         assert!(!mark().is_by(&Job { stub_domid: 77, ..job() }));
+        assert!(guards(&dir));
+        Mark::of(&job(), "livesave", false).write(&dir).unwrap();
+        assert!(!guards(&dir), "the last word counts");
         mark().forget(&dir);
         assert_eq!(all(&dir).unwrap().iter().flatten().count(), 0);
         std::fs::remove_dir_all(dir).unwrap();

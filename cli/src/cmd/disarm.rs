@@ -3,7 +3,7 @@
 //! The stub does it if it knows of it. Tracking that a stub left on when it died is switched off from here. While
 //! somebody saves or migrates the guest nothing is done: the tracking may be theirs by now.
 
-use super::{faults, rm};
+use super::{faults, recover, rm};
 use crate::args::Place;
 use crate::domain;
 use crate::exit::{Exit, Outcome};
@@ -39,6 +39,7 @@ pub fn run(guest: &str, place: &Place) -> Outcome {
         "tracked no more: its next incremental snapshot is a full one"
     };
     marks::forget(&info.handle.to_string())?;
+    recover::end_guards();
     if place.json {
         return show::print_json(&json!({ "guest": name, "outcome": by }));
     }

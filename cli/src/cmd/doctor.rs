@@ -344,13 +344,14 @@ fn judge_mark(mark: &Mark, standing: Standing) -> (Grade, String, &'static str) 
 /// Whether a take can keep saves and migrations off, and whether somebody does so now.
 fn other_tools(all: &mut Findings, taking: Result<Option<bool>, String>) {
     let what = "other tools";
-    let needed = super::status::keepers().map(|all| all.iter().any(|(record, lives)| record.keeps_off && *lives));
-    match (taking, needed) {
+    let guarded = files::make_run_dir().is_ok_and(|dir| marks::guards(&dir));
+    let needs = super::status::keepers().map(|all| all.iter().any(|(record, lives)| record.keeps_off && *lives));
+    match (taking, needs) {
         (Ok(Some(false)), _) => all.fine(what, "kept off while a take runs"),
+        (Ok(Some(true)), _) if guarded => all.fine(what, "kept off now: a tracked guest is guarded"),
         (Ok(Some(true)), Ok(true)) => all.fine(what, "kept off now: a take runs"),
         (Ok(Some(true)), _) => {
-            let found = "saves and migrations are refused, and no take runs";
-            all.add(what, Grade::Fault, found, "`livesave recover`");
+            all.add(what, Grade::Fault, "saves and migrations are refused, and no take runs", "`livesave recover`");
         }
         (Ok(None), _) => {
             let found = "the policy cannot keep them off: a take gives way to them";

@@ -74,6 +74,13 @@ pub fn run(place: &Place) -> Outcome {
     }
 }
 
+/// Lets others in where guests that were guarded are tracked no more. What cannot be done now `doctor` finds.
+pub fn end_guards() {
+    let Ok(dir) = files::make_run_dir() else { return };
+    let _ = marks::settle_all();
+    let _ = let_others(&dir);
+}
+
 /// Recovers the guest of this handle at once: its keeper was killed, or an earlier take of it left something. True:
 /// nothing of it is left. What is wrong with other guests is no reason to fail.
 pub fn at_once(handle: &str) -> bool {
@@ -308,7 +315,7 @@ fn let_others(dir: &Path) -> Option<Deeds> {
     let mut deeds = Deeds::default();
     // Where Xen cannot be reached there is nothing to reset.
     let xen = Xen::open().ok()?;
-    let settled = keepoff::settle(dir, &xen, |record| status::lives(record).unwrap_or(true));
+    let settled = keepoff::settle(dir, &xen, marks::guards, |record| status::lives(record).unwrap_or(true));
     match settled {
         Ok(false) => return None,
         Ok(true) => deeds.done.push("saves and migrations are possible again".to_owned()),

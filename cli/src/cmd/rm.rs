@@ -1,12 +1,12 @@
 //! `livesave rm`: asks the stub to remove a snapshot; only the stub writes to the store.
 
-use super::{faults, follow};
+use super::{faults, follow, recover};
 use crate::args::Place;
 use crate::exit::{Exit, Outcome};
 use crate::host::files;
 use crate::host::tree::{self, XenStore};
 use crate::stub::{self, Stub};
-use crate::{show, waits};
+use crate::{marks, show, waits};
 use serde_json::json;
 use snapshot::names::{SnapshotName, Token};
 use snapshot::request::{Remove, Request};
@@ -44,6 +44,9 @@ pub fn remove(name: &SnapshotName, place: &Place) -> Outcome {
         return Err(failure);
     }
     stub::remember(&mut store, &stub.domain);
+    if marks::guards(&files::make_run_dir()?) {
+        recover::end_guards();
+    }
     Ok(())
 }
 

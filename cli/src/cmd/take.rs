@@ -30,6 +30,17 @@ use xen_hypercall::types::EvtchnPort;
 
 /// Takes a snapshot.
 pub fn run(take: &args::Take, place: &Place) -> Outcome {
+    let done = taken(take, place);
+    if marks::guards(&files::make_run_dir()?) {
+        recover::end_guards();
+    }
+    if take.guard && done.is_ok() && !Xen::open()?.taking().is_ok_and(|taking| taking == Some(true)) {
+        eprintln!("livesave: the guest is not guarded: saves and migrations are not kept off, see `livesave doctor`");
+    }
+    done
+}
+
+fn taken(take: &args::Take, place: &Place) -> Outcome {
     choices::refuse_strays(take)?;
     let mut store = tree::connect()?;
     let xen = Xen::open()?;
@@ -58,7 +69,7 @@ pub fn run(take: &args::Take, place: &Place) -> Outcome {
     marks::refuse_others(&job, &mut store, &xen)?;
     let (mut link, port) = Link::start(&job)?;
     if take.incremental {
-        marks::note(&job, &stub.domain.name)?;
+        marks::note(&job, &stub.domain.name, take.guard)?;
     }
     let asked = request::Take {
         token,

@@ -10,6 +10,7 @@ use super::throttle::Throttle;
 use super::words::Job;
 use crate::host::xen::Xen;
 use crate::host::{files, xl};
+use crate::marks;
 use snapshot::keeper::{
     self, Cli, Command, Completion, Control, Machine, Observation, Outcome, Reason, Report, Stub, Target, Verdict,
 };
@@ -147,7 +148,7 @@ impl Desk {
 
     /// The boolean is reset, unless another take needs it. True: it is not, and the record says so.
     pub fn end_keepoff(&mut self) -> bool {
-        if let Err(error) = keepoff::end(&self.xen, &mut self.record) {
+        if let Err(error) = keepoff::end(&self.xen, &mut self.record, marks::guards) {
             eprintln!("keeper: other tools are kept off still: {error}");
         }
         self.record.keeps_off()

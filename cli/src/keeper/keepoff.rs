@@ -1,9 +1,10 @@
 //! Keeps `xl save`, `xl migrate` and their like off the targets while a take runs, by a boolean of the FLASK policy
 //! (`livesave_taking`, see flask/README.md), so that they fail before they touch the guest.
 //!
-//! The boolean is one for the host; the keepers' records say who needs it. It is set after the record says so, and
-//! reset when no other record does, both under one lock. It is never set beside a save or migration that runs: what
-//! that tool has begun it must be able to end. Where it cannot be set the take gives way, as it did without it.
+//! The boolean is one for the host; the keepers' records say who needs it, and the marks of guests that are guarded
+//! while they stay tracked. It is set after the record says so, and reset when nobody needs it, both under one lock. It
+//! is never set beside a save or migration that runs: what that tool has begun it must be able to end. Where it cannot
+//! be set the take gives way, as it did without it.
 
 use super::record::{self, RecordFile};
 use crate::host::files;
@@ -53,7 +54,7 @@ pub fn begin(xen: &Xen, target: DomId, record: &mut RecordFile) -> Result<(), St
     if xen.keeps_tools_off(target) {
         return Ok(());
     }
-    end(xen, record)?;
+    end(xen, record, |_| false)?;
     Err("the policy withholds nothing for this guest".to_owned())
 }
 
@@ -66,8 +67,9 @@ fn set(boolean: &impl Boolean, record: &mut RecordFile) -> Result<(), String> {
     boolean.set(true)
 }
 
-/// This take needs it no more. Done once; after an error the record still says that it is to be done.
-pub fn end(boolean: &impl Boolean, record: &mut RecordFile) -> Result<(), String> {
+/// This take needs it no more; `guarded` says whether somebody else than a take does. Done once; after an error the
+/// record still says that it is to be done.
+pub fn end(boolean: &impl Boolean, record: &mut RecordFile, guarded: impl Fn(&Path) -> bool) -> Result<(), String> {
     if !record.keeps_off() {
         return Ok(());
     }
@@ -75,7 +77,7 @@ pub fn end(boolean: &impl Boolean, record: &mut RecordFile) -> Result<(), String
     let _lock = files::hold(&dir, LOCK).map_err(text)?;
     let others = record::all(&dir).map_err(text)?;
     let needed = others.iter().any(|(path, other)| path != record.path() && other.as_ref().is_ok_and(|r| r.keeps_off));
-    if !needed {
+    if !needed && !guarded(&dir) {
         boolean.set(false)?;
     }
     record.set_keeps_off(false).map_err(text)
@@ -95,12 +97,18 @@ pub fn lifted<T>(dir: &Path, boolean: &impl Boolean, work: impl FnOnce() -> T) -
     Ok(done)
 }
 
-/// Resets what dead keepers left: the boolean is on, and no keeper that `lives` needs it. True: it was reset.
-pub fn settle(dir: &Path, boolean: &impl Boolean, lives: impl Fn(&record::Record) -> bool) -> Result<bool, String> {
+/// Resets what dead keepers left: the boolean is on, no keeper that `lives` needs it, and no guest is `guarded`. True:
+/// it was reset.
+pub fn settle(
+    dir: &Path,
+    boolean: &impl Boolean,
+    guarded: impl Fn(&Path) -> bool,
+    lives: impl Fn(&record::Record) -> bool,
+) -> Result<bool, String> {
     let _lock = files::hold(dir, LOCK).map_err(text)?;
     let records = record::all(dir).map_err(text)?;
     let needed = records.iter().any(|(_, record)| record.as_ref().is_ok_and(|r| r.keeps_off && lives(r)));
-    if needed || boolean.get()? != Some(true) {
+    if needed || guarded(dir) || boolean.get()? != Some(true) {
         return Ok(false);
     }
     boolean.set(false).map(|()| true)
@@ -144,10 +152,10 @@ mod tests {
         let (mut one, mut two) = (record(&dir, "1"), record(&dir, "2"));
         set(&xen, &mut one).unwrap();
         set(&xen, &mut two).unwrap();
-        end(&xen, &mut one).unwrap();
+        end(&xen, &mut one, |_| false).unwrap();
         assert_eq!(xen.get(), Ok(Some(true)), "the other still needs it");
-        end(&xen, &mut one).unwrap();
-        end(&xen, &mut two).unwrap();
+        end(&xen, &mut one, |_| false).unwrap();
+        end(&xen, &mut two, |_| false).unwrap();
         assert_eq!(xen.get(), Ok(Some(false)));
         assert!(!one.keeps_off() && !two.keeps_off());
         std::fs::remove_dir_all(dir).unwrap();
@@ -176,11 +184,24 @@ mod tests {
         let (dir, xen) = (dir("dead"), Fake(RefCell::new(Some(false))));
         let mut one = record(&dir, "1");
         set(&xen, &mut one).unwrap();
-        assert_eq!(settle(&dir, &xen, |_| true), Ok(false));
+        assert_eq!(settle(&dir, &xen, |_| false, |_| true), Ok(false));
         assert_eq!(xen.get(), Ok(Some(true)));
-        assert_eq!(settle(&dir, &xen, |_| false), Ok(true));
+        assert_eq!(settle(&dir, &xen, |_| false, |_| false), Ok(true));
         assert_eq!(xen.get(), Ok(Some(false)));
-        assert_eq!(settle(&dir, &xen, |_| false), Ok(false));
+        assert_eq!(settle(&dir, &xen, |_| false, |_| false), Ok(false));
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_guarded_guest_needs_it_when_all_takes_have_ended() {
+        let (dir, xen) = (dir("guarded"), Fake(RefCell::new(Some(false))));
+        let mut one = record(&dir, "1");
+        set(&xen, &mut one).unwrap();
+        end(&xen, &mut one, |_| true).unwrap();
+        assert_eq!((one.keeps_off(), xen.get()), (false, Ok(Some(true))));
+        assert_eq!(settle(&dir, &xen, |_| true, |_| false), Ok(false));
+        assert_eq!(settle(&dir, &xen, |_| false, |_| false), Ok(true));
+        assert_eq!(xen.get(), Ok(Some(false)));
         std::fs::remove_dir_all(dir).unwrap();
     }
 }

@@ -42,6 +42,7 @@ pub fn run(lab: &Lab) -> Result<()> {
     parents(lab, &guest)?;
     rebooted(lab, &guest)?;
     saved(lab, &guest)?;
+    guarded(lab, &guest).context("guarded")?;
     orphaned(lab, &guest)?;
     let counter = guest.wait_whole_pass(lab)?;
     check(counter.errors == 0, || format!("pages are wrong after the takes: {counter:?}"))?;
@@ -76,6 +77,43 @@ fn saved(lab: &Lab, guest: &Guest) -> Result<()> {
     let control = format!("/local/domain/{}/control/feature-suspend", guest.domid(lab)?);
     lab.sh(&format!("xenstore-write {control} 1"))?;
     why(&take(lab, guest, "saved", "--incremental")?, "switched the dirty tracking off")
+}
+
+/// With `--guard` saves and migrations are refused as long as the guest stays tracked, before they touch it. Its end
+/// lets them in again: the guard of another take, `disarm`, a removal.
+fn guarded(lab: &Lab, guest: &Guest) -> Result<()> {
+    let name = &guest.name;
+    let save = format!("xl save -c {name} {SAVED}; R=$?; rm -f {SAVED}; exit $R");
+    let refused = |lab: &Lab| -> Result<()> {
+        for command in [save.as_str(), &format!("xl migrate -s '' {name} 'xl migrate-receive'")] {
+            let output = lab.run_for(command, after::TAKE_WAIT)?;
+            let said = format!("{} {}", output.text(), output.errors());
+            check(output.status != 0 && said.contains("Permission denied"), || format!("`{command}`: {said}"))?;
+        }
+        after::counts(lab, guest)
+    };
+    why(&take(lab, guest, "g0", "--incremental --guard")?, "")?;
+    refused(lab)?;
+    why(&take(lab, guest, "g1", "--incremental --guard")?, "")?;
+    refused(lab)?;
+    doctor(lab, "kept off now: a tracked guest is guarded")?;
+    succeed(lab, &format!("livesave disarm {name}"))?;
+    open(lab, guest)?;
+    why(&take(lab, guest, "g2", "--incremental --guard")?, "disarm")?;
+    why(&take(lab, guest, "g3", "--incremental")?, "")?;
+    open(lab, guest)?;
+    take(lab, guest, "g4", "--incremental --guard")?;
+    succeed(lab, &format!("livesave rm {name}@g4"))?;
+    open(lab, guest)?;
+    why(&take(lab, guest, "g5", "--incremental")?, "was removed")
+}
+
+/// Nobody is kept off.
+fn open(lab: &Lab, guest: &Guest) -> Result<()> {
+    let state = lab.sh("/usr/lib/xen-4.17/bin/flask-get-bool livesave_taking")?;
+    check(state.trim_end().ends_with('0'), || format!("the boolean: {state}"))?;
+    doctor(lab, "kept off while a take runs")?;
+    after::counts(lab, guest)
 }
 
 /// The stub is destroyed while it tracks the guest: it is said, and set right by `recover` or by the next take.
