@@ -1,5 +1,7 @@
 //! The ports of the engine over the [`World`]. Each checks what its contract says before it answers.
 
+use std::cell::RefMut;
+
 use snapshot::ports::*;
 use snapshot::session::Trouble;
 use snapshot::status::{Counters, State, Status};
@@ -14,12 +16,15 @@ const BROKEN: TargetError = TargetError::Hypercall { op: "injected", errno: 14 }
 pub struct Target(pub Shared);
 
 impl Target {
-    fn call<A>(&mut self, answer: impl FnOnce(&mut World) -> Result<A, TargetError>) -> Result<A, TargetError> {
+    /// Each call counts, takes its time, and may be the one that fails.
+    fn enter(&mut self) -> Result<RefMut<'_, World>, TargetError> {
         let mut world = self.0.borrow_mut();
         world.target_calls += 1;
-        if world.tick() {
-            return Err(BROKEN);
-        }
+        if world.tick() { Err(BROKEN) } else { Ok(world) }
+    }
+
+    fn call<A>(&mut self, answer: impl FnOnce(&mut World) -> Result<A, TargetError>) -> Result<A, TargetError> {
+        let mut world = self.enter()?;
         world.alive()?;
         answer(&mut world)
     }
@@ -37,23 +42,14 @@ impl Target {
 
     /// A call that compares no handle: another domain that has the domid answers it as well.
     fn ask<A>(&mut self, answer: impl FnOnce(&mut World) -> A) -> Result<A, TargetError> {
-        let mut world = self.0.borrow_mut();
-        world.target_calls += 1;
-        match world.tick() {
-            true => Err(BROKEN),
-            false if world.dying => Err(TargetError::Gone),
-            false => Ok(answer(&mut world)),
-        }
+        let mut world = self.enter()?;
+        if world.dying { Err(TargetError::Gone) } else { Ok(answer(&mut world)) }
     }
 }
 
 impl DomainControl for Target {
     fn info(&mut self) -> Result<DomainInfo, TargetError> {
-        let mut world = self.0.borrow_mut();
-        world.target_calls += 1;
-        if world.tick() {
-            return Err(BROKEN);
-        }
+        let world = self.enter()?;
         if world.gone { Err(TargetError::Gone) } else { Ok(world.info()) }
     }
 

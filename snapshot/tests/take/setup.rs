@@ -1,10 +1,12 @@
-//! How a world is made, what can happen to it, and how slow its disk is.
+//! How a world is made, what can happen to it, how slow its disk is, and what its store has in the end.
+
+use std::collections::BTreeMap;
 
 use snapshot::names::Token;
 use snapshot::policy::{Busy, HIGH_DEFAULT_MILLI};
 use snapshot::request::{Kind, Mode, Take};
 use snapshot::store::Compression;
-use snapshot::take::Hold;
+use snapshot::take::{Attachment, Hold};
 use xen_hypercall::types::{DomHandle, DomId, EvtchnPort};
 
 use super::world::World;
@@ -13,6 +15,26 @@ pub const TOKEN: Token = Token([7; 16]);
 pub const HANDLE: DomHandle = DomHandle::new([3; 16]);
 /// Gfns of the guest, if nothing else is said.
 pub const GFNS: usize = 3000;
+
+/// The store, as a model.
+#[derive(Default, Debug)]
+pub struct Stored {
+    pub begun: bool,
+    pub in_run: bool,
+    pub last_gfn: Option<u64>,
+    pub pages: BTreeMap<u64, u64>,
+    pub runs: u32,
+    pub attachments: Vec<(Attachment, Vec<u8>)>,
+    pub flushed: bool,
+    pub sealed: bool,
+    pub aborted: bool,
+    pub broken: bool,
+    /// Calls while the guest stood for us.
+    pub in_pause: u32,
+    /// Pages with content so far, and how many were said to come at most.
+    pub content: u64,
+    pub reserved_pages: u64,
+}
 
 /// What happens to the world at the call with a given number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -6,7 +6,7 @@
 //! - the guest writes between any two calls and between any two pages of one copy.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 use snapshot::fault::Fault;
@@ -14,14 +14,14 @@ use snapshot::fields::Line;
 use snapshot::ports::{DomainInfo, Message, ShutdownCode, TargetError};
 use snapshot::session::Trouble;
 use snapshot::status::{State, Status};
-use snapshot::take::{Attachment, Engine, Options};
+use snapshot::take::{Engine, Options};
 use snapshot::verdict::Verdict;
 use xen_hypercall::types::DomId;
 
 /// What the keeper says of the disks.
 pub const KEPT: &str = "xvda=/dev/vg0/kept";
 
-pub use super::setup::{Event, GFNS, HANDLE, Setup, TOKEN, take_request};
+pub use super::setup::{Event, GFNS, HANDLE, Setup, Stored, TOKEN, take_request};
 
 /// The last few gfns are special pages, far above the memory.
 const SPECIAL_PAGES: usize = 4;
@@ -29,26 +29,6 @@ const SPECIAL_PAGES: usize = 4;
 pub const FOREIGN: u64 = 0xf0e1_f0e1_f0e1_f0e1;
 /// A frame that Xen writes without marking it.
 const XEN_WRITES: usize = 5;
-
-/// The store, as a model.
-#[derive(Default, Debug)]
-pub struct Stored {
-    pub begun: bool,
-    pub in_run: bool,
-    pub last_gfn: Option<u64>,
-    pub pages: BTreeMap<u64, u64>,
-    pub runs: u32,
-    pub attachments: Vec<(Attachment, Vec<u8>)>,
-    pub flushed: bool,
-    pub sealed: bool,
-    pub aborted: bool,
-    pub broken: bool,
-    /// Calls while the guest stood for us.
-    pub in_pause: u32,
-    /// Pages with content so far, and how many were said to come at most.
-    pub content: u64,
-    pub reserved_pages: u64,
-}
 
 pub struct World {
     pub setup: Setup,
