@@ -14,10 +14,11 @@ use crate::verdict::{Stop, Verdict, check, stop};
 /// docs/operating/exit-codes.md.
 const PAUSE_SPENT: i32 = 28;
 const CANCELLED: i32 = 30;
-/// By how much small lists of the stub may have grown, that of the snapshots which its cleaner has looked at for one;
-/// the snapshots themselves, each some hundred bytes of the catalog, are removed before its memory is looked at. Four
-/// takes, none of which may leave more than a quarter of this.
-pub const LISTS_BYTES: u64 = 128;
+/// By how much small lists of the stub may have grown: that of the snapshots which its cleaner has looked at, 8 bytes
+/// each, and what the cleaner means to empty, a bit for each of the store's 4096 segments and the family's numbers; a
+/// request that comes meanwhile leaves it that plan. The snapshots themselves, each some hundred bytes of the catalog,
+/// are removed before its memory is looked at. Four takes, which may not leave more together.
+pub const LISTS_BYTES: u64 = 128 + 576;
 /// Until keeper, stub and xenstored have let go of what the take used.
 const SETTLE_WAIT: Duration = Duration::from_secs(30);
 /// What the stub grants for good: 512 pages and 32 tables for the disk, and the rings of disk, xenstore and console.
