@@ -30,6 +30,7 @@ pub fn run(lab: &Lab) -> Result<()> {
     passed_through(&mut ward)?;
     device_model(&mut ward).context("a guest with a device model")?;
     unlabelled(&mut ward).context("a guest that is no target")?;
+    unmigratable(&mut ward).context("a guest that may not be migrated")?;
     reboots(&mut ward).context("a guest that reboots in the middle")?;
     shuts_down(&mut ward).context("a guest that shuts down in the middle")?;
     ward.judge()?;
@@ -58,13 +59,25 @@ fn device_model(ward: &mut Ward) -> Result<()> {
     refused(ward, "hvm01", "an HVM guest with a device model", NOT_PVH, "device model")
 }
 
-/// The default label has not the attribute of targets while the boolean is off. (Of `nomigrate_t`, whose memory not
-/// even dom0 may read, Xen's own policy lets no PVH guest be built: its building label lacks gethvmcontext.)
+/// The default label has not the attribute of targets while the boolean is off.
 fn unlabelled(ward: &mut Ward) -> Result<()> {
     let mut spec: GuestSpec = target("private", 96, "ls.mem=8 ls.dirty=1");
     spec.label = None;
     ward.lab.create_guest(&spec)?;
     refused(ward, "private", "a guest that is no target", DENIED, "FLASK")
+}
+
+/// Xen's own label for guests whose memory not even dom0 may read. Under Xen's own policy this xl can make none (a PVH
+/// guest's building label lacks gethvmcontext, a PV guest's console may not be mapped), so it is made while nothing is
+/// enforced.
+fn unmigratable(ward: &mut Ward) -> Result<()> {
+    let mut spec: GuestSpec = target("sealed", 96, "ls.mem=8 ls.dirty=1");
+    spec.label = Some("system_u:system_r:nomigrate_t".to_owned());
+    ward.lab.sh("xl setenforce 0")?;
+    let made = ward.lab.create_guest(&spec);
+    ward.lab.sh("xl setenforce 1")?;
+    made?;
+    refused(ward, "sealed", "a guest with the label nomigrate_t", DENIED, "FLASK")
 }
 
 /// A take of another guest, which is looked at and destroyed then.

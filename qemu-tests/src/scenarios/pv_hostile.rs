@@ -40,7 +40,11 @@ pub fn run(lab: &Lab) -> Result<()> {
     lab.start_stub("")?;
     let mut spec = words::target("honest", 96, "ls.mem=16 ls.dirty=8 ls.tick=40 ls.publish=2");
     spec.kind = GuestKind::Pv;
+    // It may grow: a PV guest is not populate-on-demand for that.
+    spec.extra.push("maxmem = 128".to_owned());
     let honest = lab.create_guest(&spec)?;
+    let limits = lab.sh("xl list -l honest | grep -o '\"m[a-z]*_memkb\": [0-9]*'; probe info $(xl domid honest)")?;
+    say!("   the other guest: {}", limits.replace('\n', ", "));
     succeed(lab, "livesave take honest --name before --mode save")?;
     let free = memory_free(lab)?;
     for (lie, exits, says) in LIES {
@@ -55,6 +59,12 @@ pub fn run(lab: &Lab) -> Result<()> {
     let whole = honest.wait_whole_pass(lab)?;
     check(whole.errors == 0, || format!("the other guest: {whole:?}"))?;
     words::tracking_is_off(lab, &honest)?;
+    let end = honest.counter(lab)?.context("no counter")?;
+    lab.sh("xl destroy honest")?;
+    succeed(lab, "livesave restore honest@after")?;
+    let first = honest.next_counter(lab)?;
+    let whole = honest.wait_whole_pass(lab)?;
+    check(whole.errors == 0 && first.ticks < end.ticks, || format!("restored: {end:?}, {first:?}, {whole:?}"))?;
     lab.sh("xl destroy honest")?;
     lab.stop_stub()
 }
