@@ -39,7 +39,7 @@ pub fn run(guest: &str, place: &Place) -> Outcome {
         "tracked no more: its next incremental snapshot is a full one"
     };
     marks::forget(&info.handle.to_string())?;
-    recover::end_guards();
+    recover::guard_ended();
     if place.json {
         return show::print_json(&json!({ "guest": name, "outcome": by }));
     }

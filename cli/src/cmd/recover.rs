@@ -74,8 +74,15 @@ pub fn run(place: &Place) -> Outcome {
     }
 }
 
-/// Lets others in where guests that were guarded are tracked no more. What cannot be done now `doctor` finds.
+/// Lets others in where guests that were guarded are tracked no more, if there are any.
 pub fn end_guards() {
+    if files::make_run_dir().is_ok_and(|dir| marks::guards(&dir)) {
+        guard_ended();
+    }
+}
+
+/// The same after a guard's mark may be gone already. What cannot be done now `doctor` finds.
+pub fn guard_ended() {
     let Ok(dir) = files::make_run_dir() else { return };
     let _ = marks::settle_all();
     let _ = let_others(&dir);
