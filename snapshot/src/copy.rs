@@ -76,6 +76,7 @@ impl<T: DirtyLog + GuestMemory, R: Recorder> PassRun<'_, T, R> {
             let skipped = &mut self.counters.skipped;
             at = next_batch(self.target, self.tracking, at, self.strict, skipped)?;
             self.send_batch()?;
+            self.recorder.pace();
             attend(self.target, self.counters)?;
             index += 1;
             let asked = halt.as_mut().filter(|_| index % HALT_BATCHES == 0 && at < self.tracking.end);

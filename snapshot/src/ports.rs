@@ -307,6 +307,21 @@ pub trait GuestMemory {
     }
 }
 
+/// What a device has done so far, and how much it takes on before it makes anybody wait. All 0: it does not say.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Pace {
+    /// Bytes of writes that were answered.
+    pub done_bytes: u64,
+    /// Nanoseconds for which it had something to do.
+    pub busy_ns: u64,
+    /// Bytes of writes that it accepts before the first of them is answered.
+    pub depth_bytes: u64,
+    /// Bytes of writes that are answered together, at most.
+    pub step_bytes: u64,
+    /// Bytes that whoever writes gathers before the device is given any.
+    pub piece_bytes: u64,
+}
+
 /// A device of 4096-byte blocks.
 pub trait BlockDevice {
     /// Its size in blocks.
@@ -325,6 +340,10 @@ pub trait BlockDevice {
     }
     /// Returns after everything accepted is durable.
     fn flush(&mut self) -> Result<(), IoError>;
+    /// What it has done by now. Asked often, so that the time is right at which it ran out of work; tells no errors.
+    fn pace(&mut self) -> Pace {
+        Pace::default()
+    }
 }
 
 /// Time that only goes forward.

@@ -146,6 +146,8 @@ counters! {
     staging = "staging",
     /// Pages that waited in staging for the disk at the release.
     staged = "staged",
+    /// Those of them that were packed, for all of them would not have fitted as they are.
+    packed = "packed",
     /// Our part of the pause as predicted before the suspend, microseconds; mode `staged`.
     predicted_us = "predicted-us",
     /// The same as predicted when the guest stood and its last set was known, microseconds; mode `staged`.

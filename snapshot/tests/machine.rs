@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use snapshot::fault::Fault;
 use snapshot::fields::Line;
 use snapshot::names::Token;
-use snapshot::policy::{Busy, Outlook, Policy, RoundStats, Settings};
+use snapshot::policy::{Busy, Disk, Outlook, Policy, RoundStats, Settings};
 use snapshot::request::Mode;
 use snapshot::session::{Action, Capture, Machine, Observation, Pass, Trouble, limits};
 use snapshot::status::State;
@@ -25,7 +25,15 @@ fn trouble(fault: Fault) -> Observation {
 }
 
 fn stats(round: u32, dirty_current: u64) -> RoundStats {
-    let outlook = Outlook { staging_pages: 100, fixed_ns: 1000, stage_ns: 1000, store_ns: 10_000, lag_ns: 0 };
+    let outlook = Outlook {
+        staging_pages: 100,
+        fixed_ns: 1000,
+        stage_ns: 1000,
+        store_ns: 10_000,
+        pack_ns: 0,
+        stored_bytes: 0,
+        disk: Disk::NONE,
+    };
     let sums = RoundStats { sent_round: 100, sent_total: 1000, space_left: 1000, outlook, ..RoundStats::default() };
     RoundStats { round, memory: 1000, dirty_previous: 100, dirty_current, ..sums }
 }

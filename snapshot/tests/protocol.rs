@@ -161,6 +161,7 @@ fn the_longest_status_fits_a_node() {
         pause_us: u64::MAX,
         staging: u64::MAX,
         staged: u64::MAX,
+        packed: u64::MAX,
         predicted_us: u64::MAX,
         renewed_us: u64::MAX,
         throttle: u64::MAX,

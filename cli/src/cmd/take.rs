@@ -271,6 +271,7 @@ fn report(name: &SnapshotName, mode: args::Mode, status: &Option<Status>, ending
                 "total_us": total, "freeze_us": parts[0], "capture_us": parts[1], "resume_us": parts[2],
                 "stub_us": c.pause_us, "pages": c.pause_pages, "calls": c.pause_calls,
                 "predicted_us": c.predicted_us, "renewed_us": c.renewed_us, "staged": c.staged, "staging": c.staging,
+                "packed": c.packed,
             },
             "hook_us": ending.hook_us,
             "trace": trace::to_json(trace.as_ref()),

@@ -47,6 +47,10 @@ pub struct Stats {
     pub read_bytes: u64,
     /// The most requests that were at the backend together.
     pub in_flight_max: u32,
+    /// Bytes of write requests that were answered.
+    pub done_bytes: u64,
+    /// Nanoseconds for which there was a request at the backend, as far as we looked in time.
+    pub busy_ns: u64,
 }
 
 /// One page of a write on its way to the backend. It can be written, not read back.
@@ -73,12 +77,14 @@ pub struct Blkfront<P: Platform> {
     /// Set when no response can be expected or believed any more.
     pub(super) lost: Option<IoError>,
     pub(super) stats: Stats,
+    /// Since when there is a request at the backend.
+    pub(super) busy_since_ns: Option<u64>,
 }
 
 impl<P: Platform> Blkfront<P> {
     pub(super) fn new(parts: Parts<P>) -> Self {
         let inflight = InFlight::new(parts.ring.size() as usize, parts.data.len() as u16, parts.segments);
-        Self { parts, inflight, open: None, fault: None, lost: None, stats: Stats::default() }
+        Self { parts, inflight, open: None, fault: None, lost: None, stats: Stats::default(), busy_since_ns: None }
     }
 
     /// What the device is.
@@ -94,6 +100,20 @@ impl<P: Platform> Blkfront<P> {
     /// Counters.
     pub fn stats(&self) -> Stats {
         self.stats
+    }
+
+    /// Blocks that are accepted before the first of them is answered.
+    pub fn pool_blocks(&self) -> usize {
+        self.parts.data.len()
+    }
+
+    /// Takes what was answered, and gives the counters by now. What went wrong is told by the next call that uses the
+    /// device.
+    pub fn look_again(&mut self) -> Stats {
+        // An error stays in `lost` or `fault`.
+        let _ = self.reap();
+        let since_ns = self.busy_since_ns.map_or(0, |since| self.parts.platform.now_ns().saturating_sub(since));
+        Stats { busy_ns: self.stats.busy_ns.saturating_add(since_ns), ..self.stats }
     }
 
     /// The port to wait on beside others; then [`Self::poll`].

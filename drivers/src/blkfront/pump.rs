@@ -83,7 +83,9 @@ impl<P: Platform> Blkfront<P> {
         if !parts.ring.push(&bytes) {
             return Err(self.lose(IoError::Broken(Violation::BadId(head.id))));
         }
-        self.inflight.launch(index, self.parts.platform.now_ns(), indirect);
+        let now_ns = self.parts.platform.now_ns();
+        self.busy_since_ns.get_or_insert(now_ns);
+        self.inflight.launch(index, now_ns, indirect);
         self.stats.requests += 1;
         self.stats.in_flight_max = self.stats.in_flight_max.max(self.inflight.flying());
         Ok(())
@@ -140,6 +142,12 @@ impl<P: Platform> Blkfront<P> {
             let response = Response::parse(self.parts.ring.pop());
             self.complete(&response).map_err(|violation| self.lose(IoError::Broken(violation)))?;
         }
+        if self.inflight.flying() == 0
+            && let Some(since_ns) = self.busy_since_ns.take()
+        {
+            let busy_ns = self.parts.platform.now_ns().saturating_sub(since_ns);
+            self.stats.busy_ns = self.stats.busy_ns.saturating_add(busy_ns);
+        }
         Ok(count)
     }
 
@@ -147,8 +155,9 @@ impl<P: Platform> Blkfront<P> {
         let (index, outcome) = self.inflight.land(response)?;
         let slot = self.inflight.slot(index);
         if slot.op == Op::Write {
-            let at = slot.at;
+            let (at, bytes) = (slot.at, (slot.pages.len() * BLOCK_LEN) as u64);
             self.inflight.free(index);
+            self.stats.done_bytes += bytes;
             if outcome != Outcome::Done {
                 self.poison(IoError::Device { op: Op::Write, at });
             }

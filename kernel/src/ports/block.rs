@@ -5,7 +5,7 @@
 use alloc::rc::Rc;
 use core::cell::RefCell;
 
-use snapshot::ports::{BlockDevice, BlockIdx, IoError};
+use snapshot::ports::{BlockDevice, BlockIdx, IoError, PAGE_SIZE, Pace};
 use xen_drivers::blkfront::{self, Blkfront, ConnectError, Geometry};
 use xen_drivers::xenstore::{Client, Wire};
 
@@ -78,5 +78,18 @@ impl BlockDevice for Disk {
 
     fn flush(&mut self) -> Result<(), IoError> {
         self.front.borrow_mut().flush().map_err(|error| translate(error, BlockIdx(0)))
+    }
+
+    fn pace(&mut self) -> Pace {
+        let mut front = self.front.borrow_mut();
+        let stats = front.look_again();
+        let bytes = |blocks: usize| (blocks * PAGE_SIZE) as u64;
+        Pace {
+            done_bytes: stats.done_bytes,
+            busy_ns: stats.busy_ns,
+            depth_bytes: bytes(front.pool_blocks()),
+            step_bytes: bytes(front.blocks_per_request()),
+            piece_bytes: 0,
+        }
     }
 }

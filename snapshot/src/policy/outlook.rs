@@ -3,34 +3,92 @@
 //! All prices are of this take on this machine; a price that was not measured is 0 and makes the prediction too low,
 //! never too high. Saturating throughout: the page counts come from a hypervisor that counts for a hostile guest.
 
+use super::disk::Disk;
+use crate::ports::PAGE_SIZE;
+
+/// What a packed page is rounded up to costs half of this on average ([`crate::staging`]).
+const ROUNDING_BYTES: u64 = 32;
+const PAGE_BYTES: u64 = PAGE_SIZE as u64;
+
 /// Prices of the pause, and the room for it.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Outlook {
-    /// Pages that fit the staging memory.
+    /// Pages that fit the staging memory as they are.
     pub staging_pages: u64,
     /// What a pause costs without a page: platform state, bitmap, checks. Nanoseconds.
     pub fixed_ns: u64,
     /// Mapping and copying one page into staging. Nanoseconds.
     pub stage_ns: u64,
-    /// Mapping a page and giving it to the store, and the store's device doing with it what it does. Nanoseconds.
+    /// Packing one page, beside that. Nanoseconds; 0: pages are not packed.
+    pub pack_ns: u64,
+    /// Bytes that a page of the last set takes packed, in the store or in staging; all of its own if it is not.
+    pub stored_bytes: u64,
+    /// Our work on a page that goes to the store, mapping and copying included. Nanoseconds.
     pub store_ns: u64,
-    /// The device is so far behind when the last page is given to it, and not waited for. Nanoseconds.
-    pub lag_ns: u64,
+    /// The store's device.
+    pub disk: Disk,
+}
+
+/// Where the pages of a last set would go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Split {
+    /// Pages in staging, packed ones among them.
+    staged: u64,
+    packed: u64,
+    /// To the store, while the guest stands.
+    stored: u64,
 }
 
 impl Outlook {
     /// The pause for `pages`, in microseconds: what fits goes to staging, the rest to the store while the guest waits.
     pub fn pause_us(&self, pages: u64) -> u64 {
-        let staged = pages.min(self.staging_pages);
-        let rest = pages - staged;
-        let copy_ns = pages.saturating_mul(self.stage_ns);
-        // All of them are copied; while the device is behind by less than it may be, nothing else is waited for.
-        let behind_ns = rest.saturating_mul(self.store_ns).saturating_sub(self.lag_ns);
-        let store_ns = behind_ns.saturating_add(staged.saturating_mul(self.stage_ns)).max(copy_ns);
-        self.fixed_ns.saturating_add(store_ns) / 1000
+        let split = self.split(pages);
+        let staged_ns = split.staged.saturating_mul(self.stage_ns);
+        let packed_ns = split.packed.saturating_mul(self.pack_ns);
+        let work_ns = split.stored.saturating_mul(self.store_ns.max(self.stage_ns));
+        let stored_ns = work_ns.max(self.disk.wait_ns(split.stored.saturating_mul(self.stored())));
+        [self.fixed_ns, staged_ns, packed_ns, stored_ns].into_iter().fold(0, u64::saturating_add) / 1000
     }
 
-    /// Most pages that fit staging and are copied within `target_us`.
+    /// As few pages are packed as must be for all of them to fit.
+    fn split(&self, pages: u64) -> Split {
+        if pages <= self.staging_pages {
+            return Split { staged: pages, packed: 0, stored: 0 };
+        }
+        if !self.packs() {
+            return Split { staged: self.staging_pages, packed: 0, stored: pages - self.staging_pages };
+        }
+        let each = self.packed();
+        let room_bytes = self.staging_pages.saturating_mul(PAGE_BYTES);
+        let most = room_bytes / each;
+        if pages >= most {
+            return Split { staged: most, packed: most, stored: pages - most };
+        }
+        let packed = pages.saturating_mul(PAGE_BYTES).saturating_sub(room_bytes).div_ceil(PAGE_BYTES - each);
+        Split { staged: pages, packed: packed.min(pages), stored: 0 }
+    }
+
+    /// Does it pay to pack pages into staging once they do not fit as they are: is it faster than the store, though
+    /// several have to be packed to make room for one?
+    pub fn packs(&self) -> bool {
+        let (each, won) = (self.packed(), PAGE_BYTES.saturating_sub(self.packed()));
+        if self.pack_ns == 0 || each == 0 || won == 0 {
+            return false;
+        }
+        let room_ns = u128::from(self.pack_ns) * u128::from(PAGE_BYTES);
+        let page_ns = self.store_ns.saturating_sub(self.stage_ns).max(self.disk.price_ns(self.stored()));
+        room_ns < u128::from(page_ns) * u128::from(won)
+    }
+
+    fn stored(&self) -> u64 {
+        if self.stored_bytes == 0 { PAGE_BYTES } else { self.stored_bytes.min(PAGE_BYTES) }
+    }
+
+    fn packed(&self) -> u64 {
+        self.stored().saturating_add(ROUNDING_BYTES).min(PAGE_BYTES)
+    }
+
+    /// Most pages that fit staging as they are and are copied within `target_us`.
     pub fn most(&self, target_us: u64) -> u64 {
         let left_ns = target_us.saturating_mul(1000).saturating_sub(self.fixed_ns);
         left_ns.checked_div(self.stage_ns).unwrap_or(u64::MAX).min(self.staging_pages)
@@ -38,7 +96,7 @@ impl Outlook {
 
     /// Is there room in staging for `pages`, and are they copied within `target_us`?
     pub fn fits(&self, pages: u64, target_us: u64) -> bool {
-        pages <= self.staging_pages && self.pause_us(pages) <= target_us
+        self.split(pages).stored == 0 && self.pause_us(pages) <= target_us
     }
 }
 
@@ -46,25 +104,65 @@ impl Outlook {
 mod tests {
     use super::*;
 
+    const PRICES: Outlook = Outlook {
+        staging_pages: 100,
+        fixed_ns: 5_000,
+        stage_ns: 1_000,
+        pack_ns: 0,
+        stored_bytes: 0,
+        store_ns: 50_000,
+        disk: Disk::NONE,
+    };
+
     #[test]
     fn what_does_not_fit_is_paid_at_the_price_of_the_store() {
-        let outlook = Outlook { staging_pages: 100, fixed_ns: 5_000, stage_ns: 1_000, store_ns: 50_000, lag_ns: 0 };
-        assert_eq!((outlook.pause_us(0), outlook.pause_us(100), outlook.pause_us(101)), (5, 105, 155));
-        assert!(outlook.fits(100, 105) && !outlook.fits(100, 104), "the target");
-        assert!(!outlook.fits(101, 1000), "the room");
-        assert_eq!((outlook.most(105), outlook.most(104), outlook.most(1_000), outlook.most(4)), (100, 99, 100, 0));
+        assert_eq!((PRICES.pause_us(0), PRICES.pause_us(100), PRICES.pause_us(101)), (5, 105, 155));
+        assert!(PRICES.fits(100, 105) && !PRICES.fits(100, 104), "the target");
+        assert!(!PRICES.fits(101, 1000), "the room");
+        assert_eq!((PRICES.most(105), PRICES.most(104), PRICES.most(1_000), PRICES.most(4)), (100, 99, 100, 0));
     }
 
     #[test]
-    fn what_the_device_is_behind_with_is_not_waited_for() {
-        let outlook = Outlook { staging_pages: 100, fixed_ns: 0, stage_ns: 1_000, store_ns: 50_000, lag_ns: 2_000_000 };
-        assert_eq!((outlook.pause_us(100), outlook.pause_us(130), outlook.pause_us(200)), (100, 130, 3_100));
+    fn a_disk_that_is_slower_than_we_are_decides() {
+        // 1 ms for a page of 4096 bytes; 64 pages are accepted before the first is answered.
+        let disk = Disk { mib_ns: 256_000_000, depth_bytes: 64 << 12, step_bytes: 4096, piece_bytes: 4096 };
+        let outlook = Outlook { disk, ..PRICES };
+        assert_eq!(outlook.pause_us(100 + 64), 105 + 64 * 50, "all of it is accepted: our own work");
+        assert_eq!(outlook.pause_us(100 + 264), 105 + 200_000, "what is beyond is waited for");
+    }
+
+    #[test]
+    fn as_few_pages_are_packed_as_must_be() {
+        // Packed, a page takes half of its own: 2048 with the rounding.
+        let outlook = Outlook { pack_ns: 10_000, stored_bytes: 2048 - ROUNDING_BYTES, ..PRICES };
+        assert!(outlook.packs());
+        assert_eq!(outlook.split(100), Split { staged: 100, packed: 0, stored: 0 });
+        assert_eq!(outlook.split(101), Split { staged: 101, packed: 2, stored: 0 });
+        assert_eq!(outlook.split(199), Split { staged: 199, packed: 198, stored: 0 });
+        assert_eq!(outlook.split(201), Split { staged: 200, packed: 200, stored: 1 });
+        assert_eq!(outlook.pause_us(101), 5 + 101 + 20);
+        assert!(outlook.fits(101, 126) && !outlook.fits(201, u64::MAX));
+        let dear = Outlook { pack_ns: 25_000, ..outlook };
+        assert!(!dear.packs(), "two have to be packed for one that does not go to the store, which costs 49 us");
+        assert_eq!(dear.split(101), Split { staged: 100, packed: 0, stored: 1 });
+        assert!(!Outlook { stored_bytes: 4096, ..outlook }.packs(), "nothing is won");
     }
 
     #[test]
     fn absurd_counts_saturate() {
-        let outlook =
-            Outlook { staging_pages: 7, fixed_ns: u64::MAX, stage_ns: u64::MAX, store_ns: u64::MAX, lag_ns: 0 };
-        assert_eq!(outlook.pause_us(u64::MAX), u64::MAX / 1000);
+        let disk = Disk { mib_ns: u64::MAX, depth_bytes: 0, step_bytes: u64::MAX, piece_bytes: 3 };
+        for (pack_ns, stored_bytes) in [(0, 0), (1, 1), (u64::MAX, u64::MAX)] {
+            let outlook = Outlook {
+                staging_pages: 7,
+                fixed_ns: u64::MAX,
+                stage_ns: u64::MAX,
+                pack_ns,
+                stored_bytes,
+                store_ns: u64::MAX,
+                disk,
+            };
+            assert_eq!(outlook.pause_us(u64::MAX), u64::MAX / 1000);
+            assert!(!outlook.fits(u64::MAX, 5));
+        }
     }
 }

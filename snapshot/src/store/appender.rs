@@ -17,7 +17,7 @@ use crate::store::store::Store;
 
 /// Bytes that are written at once: 512 KiB, so that the disk works while the next piece is filled, and a MiB costs two
 /// requests.
-const PIECE: usize = 128 * BLOCK;
+pub const PIECE: usize = 128 * BLOCK;
 
 /// The segment that is being filled. Offsets are bytes in it.
 struct Open {

@@ -3,7 +3,7 @@
 //! Invariant: after a failed write or flush, or a failed read while writes are not flushed (a device may report an
 //! earlier write's error there), nothing reaches the device any more.
 
-use crate::ports::{BlockDevice, BlockIdx, IoError};
+use crate::ports::{BlockDevice, BlockIdx, IoError, Pace};
 use crate::store::sabotage::{Safeguard, out};
 
 /// A device that stops after the first failure.
@@ -82,5 +82,9 @@ impl<D: BlockDevice> BlockDevice for Guarded<D> {
         self.device.flush().map_err(|error| self.poison(error))?;
         self.unflushed = false;
         Ok(())
+    }
+
+    fn pace(&mut self) -> Pace {
+        self.device.pace()
     }
 }

@@ -76,6 +76,7 @@ pub(crate) use sabotage::Safeguard;
 pub(crate) use sabotage::out;
 pub use sizing::device_blocks;
 pub use squeeze::Compression;
+pub(crate) use squeeze::{Packer, unpack};
 pub use store::{Store, StoreInfo};
 pub use superblock::{Generation, StoreId};
 pub use taking::{NewSnapshot, SealInfo, SnapshotSummary, TAKE_RUNS_MAX, Taking};

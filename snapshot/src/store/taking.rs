@@ -9,8 +9,8 @@ use alloc::vec::Vec;
 use xen_hypercall::types::Gfn;
 
 use crate::names::SnapshotName;
-use crate::ports::{BlockDevice, Page};
-use crate::store::appender::{Appender, Sink};
+use crate::ports::{BlockDevice, Pace, Page};
+use crate::store::appender::{Appender, PIECE, Sink};
 use crate::store::base::{Base, Sharing};
 use crate::store::bitmap::Bitmap;
 use crate::store::builder::{Tree, TreeBuilder};
@@ -218,6 +218,11 @@ impl<'s, D: BlockDevice> Taking<'s, D> {
     pub fn settle(&mut self) -> Result<()> {
         self.store.check()?;
         Ok(self.store.device.settle()?)
+    }
+
+    /// What the device has done by now, and in which pieces it is given pages.
+    pub fn pace(&mut self) -> Pace {
+        Pace { piece_bytes: PIECE as u64, ..self.store.device.pace() }
     }
 
     /// Stores a page. A page of zeros is found here and costs nothing.

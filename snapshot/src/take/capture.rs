@@ -25,7 +25,10 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
         let dirty = self.target.dirty_count()?;
         let work = Self::work(&mut self.work)?;
         let needed = dirty > 0 || work.tracking.send.count() > 0;
-        if !needed || work.outlook.staging_pages == 0 || self.target.info()?.suspended() {
+        let open = work.tracking.send.count().saturating_add(dirty);
+        // What has to be packed is packed in the pause, once: a page that is written again would be in the way.
+        let too_many = open > work.outlook.staging_pages && work.outlook.packs();
+        if !needed || too_many || work.outlook.staging_pages == 0 || self.target.info()?.suspended() {
             return Ok(Observation::Nothing);
         }
         self.begin_dirty()?;
@@ -33,7 +36,7 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
         let Work { tracking, staging, spill, .. } = Self::work(&mut self.work)?;
         let Some(staging) = staging else { return Ok(Observation::Nothing) };
         let (target, recorder, counters) = (&mut *self.target, &mut *self.recorder, &mut self.counters);
-        let mut run = StageRun { target, recorder, tracking, staging, spill, counters };
+        let mut run = StageRun { target, recorder, tracking, staging, spill, counters, packs: false };
         let stands = run.first(&mut |target, counters| {
             desk.attend(counters)?;
             let info = target.info()?;
@@ -75,24 +78,25 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
     fn stage_last(&mut self) -> Result<(), Trouble> {
         let mut guard = self.guard();
         let desk = &mut self.desk;
-        let Work { tracking, staging: Some(staging), spill, .. } = Self::work(&mut self.work)? else {
+        let Work { tracking, staging: Some(staging), spill, outlook, .. } = Self::work(&mut self.work)? else {
             return Err(Trouble::new(Fault::NoMemory, "the session has no staging"));
         };
         let (target, recorder, counters) = (&mut *self.target, &mut *self.recorder, &mut self.counters);
-        let mut run = StageRun { target, recorder, tracking, staging, spill, counters };
+        let packs = outlook.packs();
+        let mut run = StageRun { target, recorder, tracking, staging, spill, counters, packs };
         run.last(&mut |target, counters| {
             desk.attend(counters)?;
             guard.check(target, desk.now_ns())
         })?;
-        self.counters.staged = staging.used();
+        (self.counters.staged, self.counters.packed) = (staging.used(), staging.packed());
         Ok(())
     }
 
     /// The guest runs: what waited in memory goes to the store. The memory is given back.
     pub(super) fn empty_staging(&mut self) -> Result<(), Trouble> {
-        let Some(staging) = Self::work(&mut self.work)?.staging.take() else { return Ok(()) };
+        let Some(mut staging) = Self::work(&mut self.work)?.staging.take() else { return Ok(()) };
         let desk = &mut self.desk;
-        drain(&staging, self.recorder, &mut self.counters, &mut |counters| desk.attend(counters))
+        drain(&mut staging, self.recorder, &mut self.counters, &mut |counters| desk.attend(counters))
     }
 
     fn find_last_set(&mut self) -> Result<(), Trouble> {

@@ -189,11 +189,11 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
         work.tape.given(given);
         self.spend(given)?;
         let plan = self.peek_plan(given)?;
-        let (start, start_ns, before) = (self.meter()?, self.desk.now_ns(), self.sent());
+        let (start, start_ns, before) = (self.start()?, self.desk.now_ns(), self.sent());
         self.copy_round(plan)?;
         self.counters.shared = self.recorder.shared();
         let sent = self.sent() - before;
-        self.price_the_store(start, sent)?;
+        self.price_the_store(start)?;
         let took_ns = self.desk.now_ns().saturating_sub(start_ns);
         self.end_round(given, sent, took_ns)
     }

@@ -2,18 +2,29 @@
 //!
 //! Each part is done as the pause will do it, with what there is to do now, so that a price has in it what nobody
 //! thought of. Short parts are priced by the time for which we ran: whoever else has the processor for a moment would
-//! decide them. What goes to the store is priced by all the time but the guest's, for the disk is waited for.
+//! decide them. A page that goes to the store costs our own work or the device's, whichever is more.
 
 use super::engine::{Engine, Target};
 use super::meter::Meter;
 use super::recorder::Recorder;
 use crate::fault::Fault;
 use crate::policy::Outlook;
-use crate::ports::{BATCH_MAX, Clock, Control};
+use crate::ports::{BATCH_MAX, Clock, Control, Pace};
 use crate::session::{Trouble, limits};
 
 /// A round with fewer pages says nothing about the price of a page.
 const TELLING_PAGES: u64 = 256;
+/// Pages that are packed to see what that gives.
+const SAMPLES: usize = 32;
+
+/// How things stood when a round began to copy.
+#[derive(Clone, Copy)]
+pub(super) struct Start {
+    meter: Meter,
+    pace: Pace,
+    pages: u64,
+    zero: u64,
+}
 
 /// What the pause will be about.
 pub(super) struct Renewed {
@@ -63,11 +74,16 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
         let fixed_ns = self.ran_ns(start)?;
         let start = self.meter()?;
         let copied = self.try_copy(BATCH_MAX)?;
-        let (copied_ns, start) = (self.ran_ns(start)?, self.meter()?);
+        let copied_ns = self.ran_ns(start)?;
+        self.try_pack()?;
+        let start = self.meter()?;
         let one = self.try_copy(1)?;
         let one_ns = self.ran_ns(start)?;
         self.target.let_go()?;
         let work = Self::work(&mut self.work)?;
+        if let Some(staging) = work.staging.as_mut() {
+            staging.clear();
+        }
         // Before that it is what the take was given to begin with.
         if tracked {
             work.tracking.skip.clear();
@@ -93,7 +109,25 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
         Ok(dirty)
     }
 
-    /// Pages of the guest into staging and forgotten: those that are dirty, while there is one. Returns how many.
+    /// A few of the pages that were copied, packed: how long one takes, and how small it gets; a page of zeros takes
+    /// nothing.
+    fn try_pack(&mut self) -> Result<(), Trouble> {
+        let Some(staging) = Self::work(&mut self.work)?.staging.as_ref() else { return Ok(()) };
+        let (pages, content, packs) = (staging.len() as u64, staging.with_content(), staging.can_pack());
+        let start = self.meter()?;
+        let (count, bytes) =
+            Self::work(&mut self.work)?.staging.as_mut().map_or((0, 0), |staging| staging.sample(SAMPLES));
+        let took_ns = self.ran_ns(start)?;
+        let outlook = &mut Self::work(&mut self.work)?.outlook;
+        if let (Some(each_ns), Some(each)) = (took_ns.checked_div(count), bytes.checked_div(count)) {
+            outlook.pack_ns = if packs { each_ns.max(1) } else { 0 };
+            outlook.stored_bytes = (each * content / pages.max(1)).max(1);
+        }
+        Ok(())
+    }
+
+    /// Pages of the guest into staging, where they replace the last ones: those that are dirty, while there is one.
+    /// Returns how many.
     fn try_copy(&mut self, most: usize) -> Result<u64, Trouble> {
         let work = Self::work(&mut self.work)?;
         let Some(staging) = work.staging.as_mut() else { return Ok(0) };
@@ -103,30 +137,35 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
         let set = if dirty { &tracking.skip } else { &tracking.populated };
         tracking.batch.refill(set, true, 0, tracking.end, |gfn| work.on_top || tracking.populated.contains(gfn));
         tracking.batch.truncate(most);
-        staging.begin_batch();
+        staging.clear();
         let copied = tracking.batch.gfns().iter().filter(|&&gfn| staging.admit(gfn)).count();
         if copied > 0 {
             self.target.land(tracking.batch.gfns(), staging)?;
         }
-        staging.clear();
         Ok(copied as u64)
     }
 
-    /// After each round: what a page costs that goes to the store, if enough of them went there, until the device has
-    /// done its part; and how far it was behind. It is waited for, so that the next to give it pages finds it as the
-    /// pause will: idle.
-    pub(super) fn price_the_store(&mut self, start: Meter, sent: u64) -> Result<(), Trouble> {
+    /// Before a round copies.
+    pub(super) fn start(&mut self) -> Result<Start, Trouble> {
+        let (pages, zero) = (self.counters.pages, self.counters.zero);
+        Ok(Start { meter: self.meter()?, pace: self.recorder.pace(), pages, zero })
+    }
+
+    /// After each round: what a page costs that goes to the store, and what its device needs for what it is given, if
+    /// enough went there. The device is waited for, so that the next to give it pages finds it as the pause will: idle.
+    pub(super) fn price_the_store(&mut self, start: Start) -> Result<(), Trouble> {
         if !self.policy.is_staged() {
             return Ok(());
         }
-        let given_ns = self.desk.now_ns();
+        let worked_ns = self.worked_ns(start.meter)?;
         self.recorder.settle()?;
-        let lag_ns = self.desk.now_ns().saturating_sub(given_ns);
-        if sent >= TELLING_PAGES {
-            let took_ns = self.alone_ns(start)?;
-            let outlook = &mut Self::work(&mut self.work)?.outlook;
-            outlook.store_ns = took_ns / sent;
-            outlook.lag_ns = outlook.lag_ns.max(lag_ns);
+        let pace = self.recorder.pace();
+        let (pages, zero) = (self.counters.pages - start.pages, self.counters.zero - start.zero);
+        let outlook = &mut Self::work(&mut self.work)?.outlook;
+        outlook.disk = outlook.disk.learnt(start.pace, pace);
+        if pages >= TELLING_PAGES {
+            // A page of zeros is mapped, copied and looked at, no more.
+            outlook.store_ns = worked_ns.saturating_sub(zero.saturating_mul(outlook.stage_ns)) / pages;
         }
         Ok(())
     }
@@ -136,9 +175,10 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
     pub(super) fn renew(&mut self) -> Result<Renewed, Trouble> {
         let work = Self::work(&mut self.work)?;
         let to_copy = work.tracking.send.count();
-        let (ahead, again, free) = work.staging.as_ref().map_or((0, 0, 0), |staging| {
-            (staging.len() as u64, staging.overlap(&work.tracking.send), staging.capacity() - staging.used())
-        });
+        let (ahead, again, free) = work
+            .staging
+            .as_ref()
+            .map_or((0, 0, 0), |staging| (staging.len() as u64, staging.overlap(&work.tracking.send), staging.free()));
         let outlook = Outlook { staging_pages: again.saturating_add(free), ..work.outlook };
         if self.policy.is_staged() {
             self.counters.renewed_us = outlook.pause_us(to_copy);

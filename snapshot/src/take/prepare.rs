@@ -165,7 +165,7 @@ fn stage(take: &Take, info: &DomainInfo, left_bytes: usize) -> Result<Staging, T
     if wanted.is_some_and(|pages| pages > spare as u64) {
         return Err(short(spare as u64));
     }
-    let staging = Staging::try_new(wanted.unwrap_or(spare as u64).min(info.tot_pages));
+    let staging = Staging::try_new(wanted.unwrap_or(spare as u64).min(info.tot_pages), take.compression);
     match wanted {
         Some(pages) if staging.capacity() < pages.min(info.tot_pages) => Err(short(staging.capacity())),
         _ => Ok(staging),

@@ -6,7 +6,7 @@ use core::fmt;
 use xen_hypercall::types::Gfn;
 
 use crate::fields::Line;
-use crate::ports::{DomainInfo, Page};
+use crate::ports::{DomainInfo, Pace, Page};
 use crate::request::Take;
 use crate::session::Trouble;
 use crate::status::Counters;
@@ -111,6 +111,10 @@ pub trait Recorder {
     /// Waits until the device has answered all that it was given. What can be learnt from it is how long that takes.
     fn settle(&mut self) -> Result<(), Trouble> {
         Ok(())
+    }
+    /// What the device has done by now. Asked after each batch.
+    fn pace(&mut self) -> Pace {
+        Pace::default()
     }
     /// Adds an attachment, once for each kind.
     fn attach(&mut self, kind: Attachment, bytes: &[u8]) -> Result<(), Trouble>;

@@ -3,18 +3,23 @@
 //!
 //! Invariants: the first pass leaves alone what does not fit; the second, the last set, sends that to the store while
 //! the guest waits; no gfn is in both. A page that was copied by the first pass and written since is copied again by
-//! the second, into the same place.
+//! the second, into the same place. Pages are packed as long as what is left would not fit as it is, if that pays.
 
 use super::recorder::Recorder;
 use crate::copy::{self, Attend, next_batch, store_page, unreadable};
+use crate::fault::Fault;
 use crate::ports::{GuestMemory, PageError};
 use crate::session::Trouble;
-use crate::staging::Staging;
+use crate::staging::{Spoilt, Staging};
 use crate::status::Counters;
 use crate::tracking::{Batch, Bitmap, Tracking};
 
 /// Pages that leave staging between two looks at dom0.
-const DRAIN_PAGES: usize = 256;
+const DRAIN_PAGES: u64 = 256;
+
+/// How often the rest of a batch is tried again, that would not have fitted if none of the pages before it had packed:
+/// each time at least half of the room is used up.
+const PACK_TRIES: usize = 8;
 
 /// A pass into staging.
 pub(super) struct StageRun<'a, T, R> {
@@ -24,6 +29,8 @@ pub(super) struct StageRun<'a, T, R> {
     pub staging: &'a mut Staging,
     pub spill: &'a mut Spill,
     pub counters: &'a mut Counters,
+    /// It pays to pack what does not fit.
+    pub packs: bool,
 }
 
 /// What does not fit, batch by batch.
@@ -62,10 +69,15 @@ impl<T: GuestMemory, R: Recorder> StageRun<'_, T, R> {
     /// The last set: all of it.
     pub fn last(&mut self, attend: &mut Attend<'_, T>) -> Result<(), Trouble> {
         let mut at = 0;
+        let mut fresh = self.tracking.send.count().saturating_sub(self.staging.overlap(&self.tracking.send));
         while at < self.tracking.end {
             let mut skipped = 0;
             at = next_batch(self.target, self.tracking, at, true, &mut skipped)?;
-            self.stage_last()?;
+            let before = self.staging.used();
+            let packs = self.packs && fresh > self.staging.free();
+            self.stage_last(packs)?;
+            self.store_rest()?;
+            fresh = fresh.saturating_sub(self.staging.used() - before);
             attend(self.target, self.counters)?;
         }
         self.tracking.end_pass(at);
@@ -80,11 +92,10 @@ impl<T: GuestMemory, R: Recorder> StageRun<'_, T, R> {
     fn stage_batch(&mut self) -> Result<bool, Trouble> {
         let Tracking { batch, unknown, deferred, .. } = &mut *self.tracking;
         let staging = &mut *self.staging;
-        let free = staging.capacity() - staging.used();
-        if (batch.gfns().len() + unknown.gfns().len()) as u64 > free {
+        if (batch.gfns().len() + unknown.gfns().len()) as u64 > staging.free() {
             return Ok(false);
         }
-        staging.begin_batch();
+        staging.begin_batch(false);
         let fits =
             batch.gfns().iter().all(|&gfn| staging.admit(gfn)) && unknown.gfns().iter().all(|&g| staging.hole(g));
         if fits && !batch.gfns().is_empty() {
@@ -93,22 +104,37 @@ impl<T: GuestMemory, R: Recorder> StageRun<'_, T, R> {
         Ok(fits && staging.is_landed() && defer(staging, batch, deferred))
     }
 
-    fn stage_last(&mut self) -> Result<(), Trouble> {
-        let Tracking { batch, unknown, populated, deferred, .. } = &mut *self.tracking;
+    /// The batch into staging; `spill` keeps what does not fit.
+    fn stage_last(&mut self, packs: bool) -> Result<(), Trouble> {
+        let Tracking { batch, unknown, .. } = &mut *self.tracking;
         let (staging, spill) = (&mut *self.staging, &mut *self.spill);
-        staging.begin_batch();
-        spill.pages.split_from(batch, |&gfn| staging.admit(gfn));
+        self.counters.pause_pages += batch.gfns().len() as u64;
+        for tries_left in (0..if packs { PACK_TRIES } else { 1 }).rev() {
+            staging.begin_batch(packs);
+            spill.pages.split_from(batch, |&gfn| staging.admit(gfn));
+            if !batch.gfns().is_empty() {
+                self.target.land(batch.gfns(), staging)?;
+            }
+            if let Some(&(index, error)) = staging.failures().first() {
+                return Err(batch.gfns().get(index).map_or_else(copy::incomplete, |&gfn| unreadable(gfn, error)));
+            }
+            if !staging.is_landed() {
+                return Err(copy::incomplete());
+            }
+            if spill.pages.gfns().is_empty() || staging.free() == 0 || tries_left == 0 {
+                break;
+            }
+            core::mem::swap(batch, &mut spill.pages);
+        }
+        // Behind the pages: among those of their batch they find their places by their numbers.
         spill.holes.split_from(unknown, |&gfn| staging.hole(gfn));
-        self.counters.pause_pages += (batch.gfns().len() + spill.pages.gfns().len()) as u64;
-        if !batch.gfns().is_empty() {
-            self.target.land(batch.gfns(), staging)?;
-        }
-        if let Some(&(index, error)) = staging.failures().first() {
-            return Err(batch.gfns().get(index).map_or_else(copy::incomplete, |&gfn| unreadable(gfn, error)));
-        }
-        if !staging.is_landed() {
-            return Err(copy::incomplete());
-        }
+        Ok(())
+    }
+
+    /// What does not fit goes to the store.
+    fn store_rest(&mut self) -> Result<(), Trouble> {
+        let Tracking { populated, deferred, .. } = &mut *self.tracking;
+        let spill = &mut *self.spill;
         if spill.pages.gfns().is_empty() && spill.holes.gfns().is_empty() {
             return Ok(());
         }
@@ -133,7 +159,7 @@ pub(super) type FirstAttend<'a, T> = dyn FnMut(&mut T, &Counters) -> Result<bool
 
 /// The guest runs again: everything goes to the store, as one run.
 pub(super) fn drain<R: Recorder>(
-    staging: &Staging,
+    staging: &mut Staging,
     recorder: &mut R,
     counters: &mut Counters,
     attend: &mut dyn FnMut(&Counters) -> Result<(), Trouble>,
@@ -142,14 +168,24 @@ pub(super) fn drain<R: Recorder>(
         return Ok(());
     }
     recorder.run_begin()?;
-    for (index, (gfn, page)) in staging.pages().enumerate() {
+    let mut left = DRAIN_PAGES;
+    staging.each(|gfn, page| {
         match page {
             Some(page) => store_page(recorder, counters, gfn, page)?,
             None => recorder.hole(gfn)?,
         }
-        if index % DRAIN_PAGES == DRAIN_PAGES - 1 {
+        left -= 1;
+        if left == 0 {
+            left = DRAIN_PAGES;
             attend(counters)?;
         }
-    }
+        Ok::<(), Trouble>(())
+    })?;
     recorder.run_end()
+}
+
+impl From<Spoilt> for Trouble {
+    fn from(Spoilt(gfn): Spoilt) -> Self {
+        Self::new(Fault::Store, format_args!("the page of gfn {gfn} was spoilt in the stub's memory"))
+    }
 }

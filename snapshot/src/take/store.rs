@@ -11,7 +11,7 @@ use super::recorder::{Attachment, Ground, NewTake, Recorder};
 use crate::export::{EachPage, Source};
 use crate::fault::Fault;
 use crate::fields::Line;
-use crate::ports::{BlockDevice, Page};
+use crate::ports::{BlockDevice, Pace, Page};
 use crate::request::Kind;
 use crate::session::Trouble;
 use crate::status::Counters;
@@ -156,6 +156,10 @@ impl<D: BlockDevice> Recorder for StoreRecorder<'_, D> {
 
     fn settle(&mut self) -> Result<(), Trouble> {
         Ok(self.taking()?.settle()?)
+    }
+
+    fn pace(&mut self) -> Pace {
+        self.taking.as_mut().map_or_else(Pace::default, Taking::pace)
     }
 
     fn attach(&mut self, kind: Attachment, bytes: &[u8]) -> Result<(), Trouble> {

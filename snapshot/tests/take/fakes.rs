@@ -223,10 +223,20 @@ fn page_of(world: &World, gfn: usize) -> Result<Page, PageError> {
     let content = world.gone.then_some(FOREIGN).or(world.memory[gfn]).or(world.is_special(gfn).then_some(world.now_ns));
     let mapped = !world.unmappable || gfn >= world.setup.working_set;
     let content = content.filter(|_| mapped).ok_or(PageError { errno: 22 })?;
+    Ok(page_with(content, world.setup.packs))
+}
+
+/// Between the two words that count: noise, or a half of it.
+fn page_with(content: u64, packs: bool) -> Page {
     let mut page = [0; PAGE_SIZE];
-    page[..8].copy_from_slice(&content.to_le_bytes());
+    let mut state = content;
+    let noise = if packs { PAGE_SIZE / 2 } else { PAGE_SIZE };
+    for word in page[..if content == 0 { 0 } else { noise }].chunks_exact_mut(8) {
+        word.copy_from_slice(&state.to_le_bytes());
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).rotate_left(17).wrapping_add(content);
+    }
     page[PAGE_SIZE - 8..].copy_from_slice(&content.to_le_bytes());
-    Ok(page)
+    page
 }
 
 pub struct Line(pub Shared);
@@ -336,8 +346,12 @@ impl Recorder for Store {
     }
 
     fn settle(&mut self) -> Result<(), Trouble> {
-        self.0.borrow_mut().wait_for_disk(0);
+        self.0.borrow_mut().wait_for_disk();
         Ok(())
+    }
+
+    fn pace(&mut self) -> Pace {
+        self.0.borrow().pace()
     }
 
     fn run_begin(&mut self) -> Result<(), Trouble> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use snapshot::names::Token;
 use snapshot::policy::{Busy, HIGH_DEFAULT_MILLI};
+use snapshot::ports::Pace;
 use snapshot::request::{Kind, Mode, Take};
 use snapshot::store::Compression;
 use snapshot::take::{Attachment, Hold};
@@ -109,6 +110,12 @@ pub struct Setup {
     /// What the disk takes for a page with content, and how many it is behind before it is waited for.
     pub disk_ns: u64,
     pub disk_queue: u64,
+    /// So many pages are answered together.
+    pub disk_step: u64,
+    /// Half of a page is zeros, so that it packs to half of its size.
+    pub packs: bool,
+    /// What the guest writes is never a page of zeros.
+    pub no_zeros: bool,
 }
 
 impl Default for Setup {
@@ -146,6 +153,9 @@ impl Default for Setup {
             guest_share: 0,
             disk_ns: 0,
             disk_queue: 0,
+            disk_step: 1,
+            packs: false,
+            no_zeros: false,
         }
     }
 }
@@ -176,19 +186,48 @@ pub fn take_request(setup: &Setup) -> Take {
 impl World {
     /// The disk is given a page. Whoever waits for it leaves the processor to the guest.
     pub fn give_to_disk(&mut self) {
-        self.disk_idle_ns = self.disk_idle_ns.max(self.now_ns) + self.setup.disk_ns;
-        self.wait_for_disk(self.setup.disk_queue * self.setup.disk_ns);
+        let page_ns = if self.setup.packs { self.setup.disk_ns / 2 } else { self.setup.disk_ns };
+        if self.disk_idle_ns <= self.now_ns {
+            self.disk_idle_ns = self.now_ns;
+            self.disk_step_ns = self.now_ns;
+        }
+        self.disk_idle_ns += page_ns;
+        self.disk_busy_ns += page_ns;
+        // Whoever has given it more than it has room for waits until a step is done, and goes on for so long.
+        let behind_ns = self.setup.disk_queue * self.setup.disk_ns;
+        if self.disk_idle_ns.saturating_sub(self.disk_step_ns) > behind_ns {
+            self.disk_step_ns += self.setup.disk_step * self.setup.disk_ns;
+            let step_ns = self.disk_step_ns;
+            self.wait_until(step_ns);
+        }
     }
 
-    /// Until it is behind by no more than that.
-    pub fn wait_for_disk(&mut self, behind_ns: u64) {
-        let until_ns = self.disk_idle_ns.saturating_sub(behind_ns);
+    /// Until it has done all.
+    pub fn wait_for_disk(&mut self) {
+        self.wait_until(self.disk_idle_ns);
+        self.disk_step_ns = self.now_ns;
+    }
+
+    fn wait_until(&mut self, until_ns: u64) {
         while self.now_ns < until_ns {
             let ns = (until_ns - self.now_ns).min(self.setup.call_ns);
             self.now_ns += ns;
             self.blocked_ns += ns;
             self.guest_ran_ns += if self.running() { ns } else { 0 };
             (0..self.setup.writes).for_each(|_| self.guest_writes());
+        }
+    }
+
+    /// What the disk says of itself.
+    pub fn pace(&self) -> Pace {
+        let done_ns = self.disk_busy_ns - self.disk_idle_ns.saturating_sub(self.now_ns).min(self.disk_busy_ns);
+        let bytes = |pages: u64| pages * 4096;
+        Pace {
+            done_bytes: bytes(done_ns.checked_div(self.setup.disk_ns).unwrap_or(0)),
+            busy_ns: done_ns,
+            depth_bytes: bytes(self.setup.disk_queue),
+            step_bytes: bytes(self.setup.disk_step),
+            piece_bytes: 0,
         }
     }
 }

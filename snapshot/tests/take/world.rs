@@ -40,6 +40,9 @@ pub struct World {
     pub blocked_ns: u64,
     /// The disk has done all that it was given.
     pub disk_idle_ns: u64,
+    /// When it answered last, and what it did in all.
+    pub disk_step_ns: u64,
+    pub disk_busy_ns: u64,
     pub calls: u64,
     /// Those of them on the target.
     pub target_calls: u64,
@@ -88,6 +91,8 @@ impl World {
             stolen_ns: 0,
             blocked_ns: 0,
             disk_idle_ns: 0,
+            disk_step_ns: 0,
+            disk_busy_ns: 0,
             calls: 0,
             target_calls: 0,
             memory: vec![None; setup.gfns],
@@ -225,7 +230,7 @@ impl World {
             return;
         }
         let gfn = self.random(self.setup.working_set as u64) as usize;
-        let content = if self.random(4) == 0 { 0 } else { self.random(u64::MAX) };
+        let content = if self.random(4) == 0 && !self.setup.no_zeros { 0 } else { self.random(u64::MAX) };
         self.write(gfn, content);
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A run is one take: the model gives what a round counts, [`Policy::decide`] says what follows.
 
-use snapshot::policy::{Busy, Decision, High, Outlook, Policy, RoundStats, Settings};
+use snapshot::policy::{Busy, Decision, Disk, High, Outlook, Policy, RoundStats, Settings};
 use snapshot::request::Mode;
 
 use super::model::{EMPTY_PAUSE_S, Guest, HOT, Noise, Race, writes_at};
@@ -134,9 +134,11 @@ impl Mechanism {
             staging_pages: (self.staging_mib * gib * 256.0) as u64,
             fixed_ns: STAGED_EMPTY_NS,
             stage_ns: STAGE_NS,
+            // Nothing is packed in the model, and it has no device that is behind: the last page is waited for.
+            pack_ns: 0,
+            stored_bytes: 0,
             store_ns: (1e9 / rate) as u64,
-            // The model has no device that is behind: the last page is waited for.
-            lag_ns: 0,
+            disk: Disk::NONE,
         };
         let policy = Policy::new(self.mode, settings);
         let race = Race { guest, rate };

@@ -77,6 +77,28 @@ fn a_full_request_goes_out_at_once_and_a_partial_one_at_the_next_poll() {
     rig.finish(blk);
 }
 
+/// Time counts from the first request at the backend to the sight of the last answer; what nobody looks at goes on.
+#[test]
+fn the_time_with_something_to_do_is_counted_and_so_is_what_was_done() {
+    let (rig, mut blk) = Rig::connected(Config::default(), 512);
+    assert_eq!((blk.look_again().busy_ns, blk.pool_blocks()), (0, 512));
+    rig.disk.stall(true);
+    blk.write(0, &pattern(0, 256, 1)).unwrap();
+    let began_ns = rig.host.now_ns();
+    rig.host.advance_to(began_ns + 5_000);
+    let seen = blk.look_again();
+    assert_eq!((seen.busy_ns, seen.done_bytes), (5_000, 0));
+    rig.disk.stall(false);
+    blk.rest().unwrap();
+    let seen = blk.look_again();
+    assert_eq!((seen.busy_ns, seen.done_bytes), (rig.host.now_ns() - began_ns, 256 * 4096));
+    rig.host.advance_to(rig.host.now_ns() + 7_000);
+    assert_eq!(blk.look_again(), seen, "idle time does not count");
+    blk.read(0, &mut pattern(0, 4, 0)).unwrap();
+    assert_eq!(blk.look_again().done_bytes, seen.done_bytes, "nor does a read");
+    rig.finish(blk);
+}
+
 #[test]
 fn nothing_is_durable_before_a_flush_and_everything_after() {
     for order in ORDERS {

@@ -3,7 +3,7 @@
 use std::vec::Vec;
 
 use super::*;
-use crate::policy::{HIGH_DEFAULT_MILLI, LIVE_ROUNDS_MAX};
+use crate::policy::{Disk, HIGH_DEFAULT_MILLI, LIVE_ROUNDS_MAX};
 
 fn stats(round: u32, dirty_previous: u64, dirty_current: u64, sent_total: u64) -> RoundStats {
     RoundStats { round, memory: 1000, dirty_previous, dirty_current, sent_total, ..RoundStats::default() }
@@ -95,8 +95,15 @@ fn both_readings_of_high_at_their_borders() {
     assert!(!high(&of(899, 1), High::NoLess) && high(&of(900, 1), High::NoLess));
 }
 
-const OUTLOOK: Outlook =
-    Outlook { staging_pages: 400, fixed_ns: 1_000_000, stage_ns: 1_000, store_ns: 100_000, lag_ns: 0 };
+const OUTLOOK: Outlook = Outlook {
+    staging_pages: 400,
+    fixed_ns: 1_000_000,
+    stage_ns: 1_000,
+    store_ns: 100_000,
+    pack_ns: 0,
+    stored_bytes: 0,
+    disk: Disk::NONE,
+};
 
 fn staged_stats(round: u32, dirty: u64) -> RoundStats {
     RoundStats { outlook: OUTLOOK, space_left: 1000, ..stats(round, 1000, dirty, 1000) }

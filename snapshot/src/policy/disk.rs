@@ -1,0 +1,80 @@
+//! What the store's device makes anybody wait for: it takes on so much without a word, answers in large steps, and its
+//! rate is what it was while it had something to do.
+
+use crate::ports::Pace;
+
+const MIB: u64 = 1 << 20;
+/// A device that did less says nothing about its rate.
+const TELLING_BYTES: u64 = 2 * MIB;
+
+/// Its price, and its shape.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Disk {
+    /// Nanoseconds for a MiB. 0: not known.
+    pub mib_ns: u64,
+    /// Bytes that it accepts before the first of them is answered.
+    pub depth_bytes: u64,
+    /// Bytes that are answered together.
+    pub step_bytes: u64,
+    /// Bytes that are gathered before it is given any.
+    pub piece_bytes: u64,
+}
+
+impl Disk {
+    /// Nothing is known of it, nothing waits for it.
+    pub const NONE: Self = Self { mib_ns: 0, depth_bytes: 0, step_bytes: 0, piece_bytes: 0 };
+
+    /// With what is learnt from two looks at the device: its rate only if it did enough between them.
+    #[must_use]
+    pub fn learnt(self, before: Pace, now: Pace) -> Self {
+        let done_bytes = now.done_bytes.saturating_sub(before.done_bytes);
+        let busy_ns = now.busy_ns.saturating_sub(before.busy_ns);
+        let mib_ns = if done_bytes < TELLING_BYTES { self.mib_ns } else { share(busy_ns, MIB, done_bytes) };
+        Self { mib_ns, depth_bytes: now.depth_bytes, step_bytes: now.step_bytes, piece_bytes: now.piece_bytes }
+    }
+
+    /// What so many bytes take in the long run. Nanoseconds.
+    pub fn price_ns(&self, bytes: u64) -> u64 {
+        share(bytes, self.mib_ns, MIB)
+    }
+
+    /// How long whoever writes so many bytes to the idle device waits for it at least. Nanoseconds. What is not a whole
+    /// piece at the end stays where it is gathered; what the device has room for is not waited for; and for the rest,
+    /// until the step is answered in which the last of it lies.
+    pub fn wait_ns(&self, bytes: u64) -> u64 {
+        let given = bytes - bytes.checked_rem(self.piece_bytes).unwrap_or(0);
+        let beyond = given.saturating_sub(self.depth_bytes);
+        let steps = beyond.checked_next_multiple_of(self.step_bytes).unwrap_or(beyond);
+        self.price_ns(steps)
+    }
+}
+
+/// `of` x `part` / `whole`.
+fn share(of: u64, part: u64, whole: u64) -> u64 {
+    let share = u128::from(of) * u128::from(part) / u128::from(whole.max(1));
+    u64::try_from(share).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DISK: Disk = Disk { mib_ns: 1_000_000, depth_bytes: 2 * MIB, step_bytes: MIB, piece_bytes: MIB / 2 };
+
+    #[test]
+    fn what_is_beyond_the_depth_is_waited_for_in_steps() {
+        let waits = [0, 2 * MIB, 2 * MIB + 1, 5 * MIB / 2 - 1, 5 * MIB / 2, 3 * MIB, 4 * MIB - 1, 10 * MIB];
+        assert_eq!(waits.map(|bytes| DISK.wait_ns(bytes) / 1_000_000), [0, 0, 0, 0, 1, 1, 2, 8]);
+        assert_eq!(Disk::NONE.wait_ns(u64::MAX), 0);
+        assert_eq!(Disk { mib_ns: 1 << 20, ..Disk::NONE }.wait_ns(77), 77, "without depth or steps each byte");
+    }
+
+    #[test]
+    fn a_rate_is_of_the_time_in_which_there_was_something_to_do() {
+        let pace = |done_bytes, busy_ns| Pace { done_bytes, busy_ns, depth_bytes: 7, step_bytes: 5, piece_bytes: 3 };
+        let disk = Disk::NONE.learnt(pace(MIB, 100), pace(5 * MIB, 900));
+        assert_eq!(disk, Disk { mib_ns: 200, depth_bytes: 7, step_bytes: 5, piece_bytes: 3 });
+        assert_eq!(disk.learnt(pace(0, 0), pace(2 * MIB - 1, 1)).mib_ns, 200, "too little to tell");
+        assert_eq!(disk.learnt(pace(MIB, 5), pace(0, 0)).mib_ns, 200, "counters that went back");
+    }
+}
