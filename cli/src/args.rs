@@ -216,7 +216,7 @@ pub struct Take {
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
     /// How
-    #[arg(long, value_enum, default_value = "live")]
+    #[arg(long, value_enum, default_value = "staged")]
     pub mode: Mode,
     /// Longest pause (500ms, 2s; `none`); past it the guest is resumed and the snapshot void, and mode staged does not
     /// begin one that it predicts to be longer [staged: 2s, save: none, others: 10s]
@@ -232,9 +232,9 @@ pub struct Take {
     #[arg(long, value_enum)]
     pub on_busy: Option<OnBusy>,
     /// improved: a round is futile when more than H times the pages sent became dirty, or, `literal`, when no fewer
-    /// became dirty than in the one before
-    #[arg(long, value_parser = high, default_value = "5.1", value_name = "H")]
-    pub h: u32,
+    /// became dirty than in the one before [5.1]
+    #[arg(long, value_parser = high, value_name = "H")]
+    pub h: Option<u32>,
     /// How long to wait for the stub while it takes other guests
     #[arg(long, value_parser = time, default_value = "60m", value_name = "TIME")]
     pub wait: Duration,
@@ -343,8 +343,8 @@ pub mod tests {
     #[test]
     fn a_take_has_defaults() {
         let take = take("livesave take web01");
-        assert_eq!((take.domain.as_str(), take.mode, take.max_pause), ("web01", Mode::Live, None));
-        assert_eq!((take.on_busy, take.h, take.target_pause, take.staging), (None, 5100, None, None));
+        assert_eq!((take.domain.as_str(), take.mode, take.max_pause), ("web01", Mode::Staged, None));
+        assert_eq!((take.on_busy, take.h, take.target_pause, take.staging), (None, None, None, None));
         assert_eq!(take.hook_timeout, Duration::from_secs(10));
     }
 

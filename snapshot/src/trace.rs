@@ -8,6 +8,7 @@
 use alloc::vec::Vec;
 use core::fmt;
 
+use crate::policy::{Disk, Outlook, RoundStats};
 use crate::status::Counters;
 use crate::store::layout::{Field, length32, trace_header as header, trace_round as record};
 
@@ -64,7 +65,8 @@ macro_rules! round {
         }
 
         impl Round {
-            fn empty(kind: RoundKind) -> Self {
+            /// One that has counted nothing.
+            pub fn empty(kind: RoundKind) -> Self {
                 Self { kind, peeks: 0, $($field: 0,)* }
             }
 
@@ -119,6 +121,52 @@ round! {
     enable_ns = ENABLE_NS,
     /// How long OFF took, all attempts, after the last round; 0 in all others. Xen stops the guest for it.
     off_ns = OFF_NS,
+    /// Pages that it was given and left to the last set, because the policy ended it.
+    unsent = UNSENT,
+    /// Pages that were taken to become dirty until the guest stands.
+    growth = GROWTH,
+    /// Pages that still fitted the space that was set aside.
+    space_left = SPACE_LEFT,
+    /// Pages that fit the staging memory; mode `staged`, as all that follow: what a pause was priced at.
+    staging = STAGING,
+    /// A pause without a page.
+    fixed_ns = FIXED_NS,
+    /// A page to staging.
+    stage_ns = STAGE_NS,
+    /// Packing one beside that; 0: none is packed.
+    pack_ns = PACK_NS,
+    /// Bytes that a page takes packed.
+    stored_bytes = STORED_BYTES,
+    /// Our work on a page to the store.
+    store_ns = STORE_NS,
+    /// A MiB on the store's device.
+    mib_ns = MIB_NS,
+    /// What the device accepts before anybody waits.
+    depth_bytes = DEPTH_BYTES,
+    /// What it answers together.
+    step_bytes = STEP_BYTES,
+    /// What is gathered before it is given any.
+    piece_bytes = PIECE_BYTES,
+}
+
+impl Round {
+    /// The prices after it.
+    pub fn outlook(&self) -> Outlook {
+        Outlook {
+            staging_pages: self.staging,
+            fixed_ns: self.fixed_ns,
+            stage_ns: self.stage_ns,
+            pack_ns: self.pack_ns,
+            stored_bytes: self.stored_bytes,
+            store_ns: self.store_ns,
+            disk: Disk {
+                mib_ns: self.mib_ns,
+                depth_bytes: self.depth_bytes,
+                step_bytes: self.step_bytes,
+                piece_bytes: self.piece_bytes,
+            },
+        }
+    }
 }
 
 /// The whole take.
@@ -233,6 +281,28 @@ impl Tape {
         if let Some((round, _)) = &mut self.open {
             round.given = pages;
         }
+    }
+
+    /// What the policy is told after the round under way.
+    pub fn told(&mut self, stats: &RoundStats) {
+        let Some((round, _)) = &mut self.open else { return };
+        let Outlook { staging_pages, fixed_ns, stage_ns, pack_ns, stored_bytes, store_ns, disk } = stats.outlook;
+        *round = Round {
+            unsent: stats.unsent,
+            growth: stats.growth,
+            space_left: stats.space_left,
+            staging: staging_pages,
+            fixed_ns,
+            stage_ns,
+            pack_ns,
+            stored_bytes,
+            store_ns,
+            mib_ns: disk.mib_ns,
+            depth_bytes: disk.depth_bytes,
+            step_bytes: disk.step_bytes,
+            piece_bytes: disk.piece_bytes,
+            ..*round
+        };
     }
 
     /// The round is over.

@@ -4,6 +4,13 @@ use std::vec;
 
 use super::*;
 
+fn with_prices(kind: RoundKind, n: u64) -> Round {
+    let (mib_ns, depth_bytes, step_bytes, piece_bytes) = (n + 5, n + 6, n + 7, n + 8);
+    let (fixed_ns, stage_ns, pack_ns, stored_bytes, store_ns) = (n, n + 1, n + 2, n + 3, n + 4);
+    let own = Round { fixed_ns, stage_ns, pack_ns, stored_bytes, store_ns, ..Round::empty(kind) };
+    Round { mib_ns, depth_bytes, step_bytes, piece_bytes, ..own }
+}
+
 fn sample() -> Trace {
     let round = |kind, n: u64| Round {
         kind,
@@ -20,6 +27,11 @@ fn sample() -> Trace {
         dirty: n + 9,
         enable_ns: n + 10,
         off_ns: n + 11,
+        unsent: n + 12,
+        growth: n + 13,
+        space_left: n + 14,
+        staging: n + 15,
+        ..with_prices(kind, n + 16)
     };
     Trace { began_ns: 0x0102, lost: 3, rounds: vec![round(RoundKind::FULL, 0x10), round(RoundKind::LAST_SET, 0x20)] }
 }
@@ -27,14 +39,14 @@ fn sample() -> Trace {
 #[test]
 fn golden_bytes() {
     let bytes = sample().encode();
-    assert_eq!(bytes.len(), 24 + 2 * 104);
-    assert_eq!(bytes[..12], [1, 0, 104, 0, 2, 0, 0, 0, 3, 0, 0, 0]);
+    assert_eq!(bytes.len(), 24 + 2 * 208);
+    assert_eq!(bytes[..12], [1, 0, 208, 0, 2, 0, 0, 0, 3, 0, 0, 0]);
     assert_eq!(bytes[12..24], [0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0]);
     assert_eq!(bytes[24..32], [1, 0, 0, 0, 2, 0, 0, 0]);
     let words: Vec<u64> =
-        bytes[32..128].chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect();
-    assert_eq!(words, [0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x19, 0x1a, 0x1b]);
-    assert_eq!(bytes[128], 3);
+        bytes[32..232].chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect();
+    assert_eq!(words, (0x10..0x29).collect::<Vec<u64>>());
+    assert_eq!(bytes[232], 3);
     assert_eq!(Trace::decode(&bytes), Ok(sample()));
 }
 
@@ -60,20 +72,43 @@ fn versions_and_counts_are_judged() {
     assert_eq!(with(2, 87), Err(TraceError::Malformed));
     assert_eq!(with(4, 3), Err(TraceError::Malformed));
     assert_eq!(with(7, 255), Err(TraceError::Malformed));
-    // Two records of 104 bytes are one of 208 whose end a later version has written.
+    // Two records of 208 bytes are one of 416 whose end a later version has written.
     let mut bytes = sample().encode();
-    (bytes[2], bytes[4]) = (208, 1);
+    (bytes[2], bytes[3], bytes[4]) = (160, 1, 1);
     assert_eq!(Trace::decode(&bytes).map(|trace| trace.rounds), Ok(vec![sample().rounds[0]]));
 }
 
 #[test]
-fn records_that_were_written_before_enable_and_off_are_read() {
+fn records_of_earlier_versions_are_read() {
     let bytes = sample().encode();
-    let mut old = bytes[..24].to_vec();
-    old[2] = 88;
-    bytes[24..].chunks(104).for_each(|record| old.extend_from_slice(&record[..88]));
-    let without = sample().rounds.into_iter().map(|round| Round { enable_ns: 0, off_ns: 0, ..round }).collect();
-    assert_eq!(Trace::decode(&old), Ok(Trace { rounds: without, ..sample() }));
+    let of = |length: u8, same: &dyn Fn(Round) -> Round| {
+        let mut old = bytes[..24].to_vec();
+        old[2] = length;
+        bytes[24..].chunks(208).for_each(|record| old.extend_from_slice(&record[..usize::from(length)]));
+        let rounds = sample().rounds.into_iter().map(same).collect();
+        assert_eq!(Trace::decode(&old), Ok(Trace { rounds, ..sample() }), "{length}");
+    };
+    let told = |round: Round| Round { unsent: 0, growth: 0, space_left: 0, staging: 0, ..round };
+    let priced = |round: Round| {
+        let kept = Round { fixed_ns: 0, stage_ns: 0, pack_ns: 0, stored_bytes: 0, store_ns: 0, ..told(round) };
+        Round { mib_ns: 0, depth_bytes: 0, step_bytes: 0, piece_bytes: 0, ..kept }
+    };
+    of(104, &priced);
+    of(88, &|round| Round { enable_ns: 0, off_ns: 0, ..priced(round) });
+}
+
+/// What the policy was told comes back out of the trace.
+#[test]
+fn prices_are_those_that_the_policy_had() {
+    let outlook = sample().rounds[0].outlook();
+    let stats = RoundStats { unsent: 1, growth: 2, space_left: 3, outlook, ..RoundStats::default() };
+    let mut tape = Tape::try_new(1).unwrap();
+    tape.begin(RoundKind::DIRTY, 1, &Counters::default());
+    tape.told(&stats);
+    tape.end(2, &Counters::default());
+    let round = tape.trace(0).rounds[0];
+    assert_eq!((round.unsent, round.growth, round.space_left, round.outlook()), (1, 2, 3, outlook));
+    assert_eq!((round.kind, round.began_ns, round.ended_ns), (RoundKind::DIRTY, 1, 2));
 }
 
 #[test]

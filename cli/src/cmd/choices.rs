@@ -2,8 +2,9 @@
 
 use crate::args;
 use crate::exit::{Exit, Outcome};
+use serde_json::{Value, json};
 use snapshot::names::Name;
-use snapshot::policy::Busy;
+use snapshot::policy::{Busy, HIGH_DEFAULT_MILLI};
 use snapshot::request::{Kind, Mode, TARGET_PAUSE_MS};
 use std::time::Duration;
 
@@ -49,23 +50,27 @@ pub const fn busy(take: &args::Take) -> Busy {
     }
 }
 
-/// What means something in mode `staged` only must not be given to another: it would be believed to be in force.
+/// What means nothing in the mode must not be given: it would be believed to be in force.
 pub fn refuse_strays(take: &args::Take) -> Outcome {
-    if take.mode == args::Mode::Staged {
-        return Ok(());
-    }
-    let given = [
-        ("--target-pause", take.target_pause.is_some()),
-        ("--staging", take.staging.is_some()),
-        ("--on-busy", take.on_busy.is_some()),
+    use args::Mode::{Improved, Live, Staged};
+    let known: [(&str, bool, &[args::Mode]); 5] = [
+        ("--target-pause", take.target_pause.is_some(), &[Staged]),
+        ("--staging", take.staging.is_some(), &[Staged]),
+        ("--on-busy", take.on_busy.is_some(), &[Staged]),
+        ("--round1-skip", take.round1_skip, &[Live, Improved]),
+        ("--h", take.h.is_some(), &[Improved]),
     ];
-    match given.iter().find(|(_, given)| *given) {
-        None => Ok(()),
-        Some((option, _)) => {
-            let what = format!("{option} means nothing in mode {}", mode(take.mode));
-            Err(Exit::Usage.fail(what).hint("leave it out, or add --mode staged"))
-        }
-    }
+    let Some((option, _, modes)) = known.iter().find(|(_, given, modes)| *given && !modes.contains(&take.mode)) else {
+        return Ok(());
+    };
+    let what = format!("{option} means nothing in mode {}", mode(take.mode));
+    let modes: Vec<_> = modes.iter().map(|known| format!("--mode {}", mode(*known))).collect();
+    Err(Exit::Usage.fail(what).hint(format!("leave it out, or add {}", modes.join(" or "))))
+}
+
+/// The limit of mode `improved`, in thousandths.
+pub fn h_milli(take: &args::Take) -> u32 {
+    take.h.unwrap_or(HIGH_DEFAULT_MILLI)
 }
 
 /// Why a guest is taken in another mode than was asked for.
@@ -106,6 +111,14 @@ pub fn target_ms(take: &args::Take) -> Outcome<u32> {
     Ok(u32::try_from(target).unwrap_or(u32::MAX))
 }
 
+/// What the policy was told beside the counts, for whoever puts the trace before it again.
+pub fn settings(take: &args::Take) -> Outcome<Value> {
+    Ok(json!({
+        "target_pause_ms": target_ms(take)?, "max_pause_ms": max_pause_ms(take), "on_busy": busy(take).as_str(),
+        "h_milli": h_milli(take), "round1_skip": take.round1_skip,
+    }))
+}
+
 /// As milliseconds.
 pub fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
@@ -117,16 +130,22 @@ mod tests {
     use crate::args::tests::take;
 
     #[test]
-    fn what_only_staged_knows_is_refused_elsewhere() {
+    fn what_means_nothing_in_the_mode_is_refused() {
         for option in ["--target-pause 1s", "--staging 64M", "--on-busy accept"] {
             let line = format!("livesave take web01 {option}");
-            let failure = refuse_strays(&take(&line)).unwrap_err();
-            assert_eq!(failure.exit, Exit::Usage);
-            assert!(failure.what.contains(option.split(' ').next().unwrap()), "{}", failure.what);
-            assert!(refuse_strays(&take(&format!("{line} --mode save"))).is_err());
-            assert_eq!(refuse_strays(&take(&format!("{line} --mode staged"))), Ok(()));
+            assert_eq!(refuse_strays(&take(&line)), Ok(()), "staged is the default");
+            for mode in ["save", "live", "improved", "xen"] {
+                let failure = refuse_strays(&take(&format!("{line} --mode {mode}"))).unwrap_err();
+                assert_eq!(failure.exit, Exit::Usage);
+                assert!(failure.what.contains(option.split(' ').next().unwrap()), "{}", failure.what);
+            }
         }
-        assert_eq!(refuse_strays(&take("livesave take web01 --round1-skip --max-pause 1s")), Ok(()));
+        let said = |line: &str| refuse_strays(&take(&format!("livesave take web01 {line}"))).map_err(|why| why.what);
+        assert_eq!(said("--max-pause 1s"), Ok(()));
+        assert_eq!(said("--round1-skip --mode live"), Ok(()));
+        assert_eq!(said("--round1-skip --h 2 --mode improved"), Ok(()));
+        assert_eq!(said("--round1-skip"), Err("--round1-skip means nothing in mode staged".to_owned()));
+        assert_eq!(said("--h 2 --mode live"), Err("--h means nothing in mode live".to_owned()));
     }
 
     #[test]

@@ -79,7 +79,7 @@ fn taken(take: &args::Take, place: &Place) -> Outcome {
         release_port: EvtchnPort::new(port),
         max_pause_ms: job.max_pause_ms.and_then(|ms| u32::try_from(ms).ok()),
         round1_skip: take.round1_skip,
-        h_milli: take.h,
+        h_milli: choices::h_milli(take),
         target_pause_ms: target,
         staging_kib: take.staging,
         on_busy: busy(take),
@@ -97,7 +97,7 @@ fn taken(take: &args::Take, place: &Place) -> Outcome {
     await_hook(&link, &job, &ending);
     judge(&status, &ending, &found.name)?;
     stub::remember(&mut store, &stub.domain);
-    report(&name, take.mode, &status, &ending, place)
+    report(&name, take, &status, &ending, place)
 }
 
 /// What an earlier take left is set right before the guest is touched again: nobody has to be called at night because
@@ -250,11 +250,11 @@ fn judge(status: &Option<Status>, ending: &Ending, guest: &str) -> Outcome {
     }
 }
 
-fn report(name: &SnapshotName, mode: args::Mode, status: &Option<Status>, ending: &Ending, place: &Place) -> Outcome {
+fn report(name: &SnapshotName, take: &args::Take, status: &Option<Status>, ending: &Ending, place: &Place) -> Outcome {
     let c = status.as_ref().map(|status| status.counters).unwrap_or_default();
     let parts = [ending.freeze_us, ending.capture_us, ending.resume_us].map(|part| part.unwrap_or(0));
     let total: u64 = parts.iter().sum();
-    let mode = choices::mode(mode);
+    let mode = choices::mode(take.mode);
     let about = status.as_ref().map(|status| (status.base.clone(), status.why_full.clone()));
     let (base, why_full) = about.unwrap_or_default();
     if !why_full.is_empty() {
@@ -274,6 +274,7 @@ fn report(name: &SnapshotName, mode: args::Mode, status: &Option<Status>, ending
                 "packed": c.packed,
             },
             "hook_us": ending.hook_us,
+            "settings": choices::settings(take)?,
             "trace": trace::to_json(trace.as_ref()),
         }));
     }

@@ -39,6 +39,13 @@ fn round_json(round: &Round) -> Value {
         "enable_ns": round.enable_ns, "off_ns": round.off_ns,
         "memory_pages": round.memory, "given_pages": round.given, "pages": round.pages, "zero_pages": round.zero,
         "skipped_pages": round.skipped, "dirty_pages": round.dirty, "bytes": round.bytes, "peeks": round.peeks,
+        "unsent_pages": round.unsent, "growth_pages": round.growth, "space_left_pages": round.space_left,
+        "prices": {
+            "staging_pages": round.staging, "fixed_ns": round.fixed_ns, "stage_ns": round.stage_ns,
+            "pack_ns": round.pack_ns, "stored_bytes": round.stored_bytes, "store_ns": round.store_ns,
+            "mib_ns": round.mib_ns, "depth_bytes": round.depth_bytes, "step_bytes": round.step_bytes,
+            "piece_bytes": round.piece_bytes,
+        },
     })
 }
 
@@ -78,7 +85,6 @@ mod tests {
 
     fn trace() -> Trace {
         let full = Round {
-            kind: RoundKind::FULL,
             peeks: 1,
             began_ns: 1_000_000,
             ended_ns: 13_300_000,
@@ -91,7 +97,7 @@ mod tests {
             bytes: 204_800,
             dirty: 7,
             enable_ns: 2_100_000,
-            off_ns: 0,
+            ..Round::empty(RoundKind::FULL)
         };
         let last = Round { kind: RoundKind::LAST_SET, dirty: 0, enable_ns: 0, off_ns: 3_400_000, ..full };
         Trace { began_ns: 900_000, lost: 0, rounds: vec![full, last] }

@@ -75,7 +75,7 @@ const WITH_STUB: &[Case] = &[
     plain("unknown domain", "livesave take nobody", 5, "'nobody'"),
     plain("a mode that there is not", "livesave take $G --mode fast", 2, "fast"),
     plain("a target of nothing", "livesave take $G --target-pause 0ms", 2, "more than nothing"),
-    plain("an option of another mode", "livesave take $G --staging 64M", 2, "means nothing in mode live"),
+    plain("an option of another mode", "livesave take $G --mode live --staging 64M", 2, "means nothing in mode live"),
     plain(
         "a target above the limit",
         "livesave take $G --mode staged --target-pause 3s --max-pause 2s",

@@ -2,8 +2,8 @@
 //!
 //! A policy sees counts and predictions, never pages or ports, so a table can test it and a simulation can compare it
 //! with the closed form. It cannot extend a take beyond [`Policy::rounds`]. By file: `outlook` what a pause would cost,
-//! `disk` what of it the store's device decides; `paper` the rules of the paper and of Xen; `staged` ours; `rules` all of
-//! them under one roof.
+//! `disk` what of it the store's device decides; `paper` the rules of the paper and of Xen; `staged` ours; `rules` all
+//! of them under one roof.
 
 mod disk;
 mod outlook;

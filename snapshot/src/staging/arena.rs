@@ -1,7 +1,7 @@
 //! The memory of staging: packed pages from its beginning on, pages as they are from its end back.
 //!
-//! Invariants: all memory is taken in `try_new`; a page that is asked for while `free` is not 0 has its place, packed or
-//! not, for neither makes `free` smaller by more than one. Nothing that was placed is ever moved.
+//! Invariants: all memory is taken in `try_new`; a page that is asked for while `free` is not 0 has its place, packed
+//! or not, for neither makes `free` smaller by more than one. Nothing that was placed is ever moved.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;

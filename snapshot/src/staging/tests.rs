@@ -1,3 +1,5 @@
+//! Pages and holes in two passes, packed and not, against a map; the room, and what is told of it.
+
 use std::collections::BTreeMap;
 use std::vec::Vec;
 

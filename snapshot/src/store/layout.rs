@@ -305,7 +305,7 @@ structures! {
         BEGAN_NS "began_ns" 16 8;
     }
     /// A round of a trace (section 9.1).
-    trace_round 104 {
+    trace_round 208 {
         KIND "kind" 0 4;
         PEEKS "peeks" 4 4;
         BEGAN_NS "began_ns" 8 8;
@@ -320,6 +320,19 @@ structures! {
         DIRTY "dirty" 80 8;
         ENABLE_NS "enable_ns" 88 8;
         OFF_NS "off_ns" 96 8;
+        UNSENT "unsent" 104 8;
+        GROWTH "growth" 112 8;
+        SPACE_LEFT "space_left" 120 8;
+        STAGING "staging" 128 8;
+        FIXED_NS "fixed_ns" 136 8;
+        STAGE_NS "stage_ns" 144 8;
+        PACK_NS "pack_ns" 152 8;
+        STORED_BYTES "stored_bytes" 160 8;
+        STORE_NS "store_ns" 168 8;
+        MIB_NS "mib_ns" 176 8;
+        DEPTH_BYTES "depth_bytes" 184 8;
+        STEP_BYTES "step_bytes" 192 8;
+        PIECE_BYTES "piece_bytes" 200 8;
     }
     /// Header of a leaf or node of a run (section 10).
     run_block 32 {

@@ -306,7 +306,7 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
     fn end_round(&mut self, given: u64, sent_round: u64, took_ns: u64) -> Result<Observation, Trouble> {
         let info = running(self.target.info()?)?;
         self.counters.dirty = if self.policy.is_staged() { self.rehearse()? } else { self.target.dirty_count()? };
-        Self::work(&mut self.work)?.tape.end(self.desk.now_ns(), &self.counters);
+        let ended_ns = self.desk.now_ns();
         let space_left = self.space_left()?;
         let dirty = self.counters.dirty;
         let work = Self::work(&mut self.work)?;
@@ -324,6 +324,8 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
             space_left,
             outlook: work.outlook,
         };
+        work.tape.told(&stats);
+        work.tape.end(ended_ns, &self.counters);
         if self.policy.is_staged() {
             self.counters.predicted_us = self.policy.predicted_us(&stats);
         }

@@ -2,7 +2,7 @@
 //!
 //! Where guest and stub share a processor the guest takes its turns in the middle of what is measured, and takes none
 //! in the pause. What it took from us is at most what it ran, and at most what others took from us: on a host with a
-//! processor for each it is nothing, whatever the guest does. What we waited for is no work, and has a price of its own.
+//! processor for each it is nothing, whatever the guest does. What we waited for is no work, and is priced by itself.
 
 use super::engine::{Engine, Target};
 use super::recorder::Recorder;

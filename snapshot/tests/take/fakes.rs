@@ -9,6 +9,7 @@ use snapshot::take::{Attachment, Ground, NewTake, Recorder};
 use snapshot::tracking::LEAF_BITS;
 use xen_hypercall::types::Gfn;
 
+use super::setup::page_with;
 use super::world::{FOREIGN, KEPT, Shared, World, injected};
 
 const BROKEN: TargetError = TargetError::Hypercall { op: "injected", errno: 14 };
@@ -226,19 +227,6 @@ fn page_of(world: &World, gfn: usize) -> Result<Page, PageError> {
     Ok(page_with(content, world.setup.packs))
 }
 
-/// Between the two words that count: noise, or a half of it.
-fn page_with(content: u64, packs: bool) -> Page {
-    let mut page = [0; PAGE_SIZE];
-    let mut state = content;
-    let noise = if packs { PAGE_SIZE / 2 } else { PAGE_SIZE };
-    for word in page[..if content == 0 { 0 } else { noise }].chunks_exact_mut(8) {
-        word.copy_from_slice(&state.to_le_bytes());
-        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).rotate_left(17).wrapping_add(content);
-    }
-    page[PAGE_SIZE - 8..].copy_from_slice(&content.to_le_bytes());
-    page
-}
-
 pub struct Line(pub Shared);
 
 impl Clock for Line {
@@ -321,9 +309,7 @@ impl Store {
         world.stored.content += u64::from(content.is_some_and(|content| content != 0));
         // Whoever has the domid now may have more memory.
         assert!(world.gone || world.stored.content <= world.stored.reserved_pages, "never more than was set aside");
-        if content.is_some_and(|content| content != 0) {
-            world.give_to_disk();
-        }
+        content.filter(|content| *content != 0).iter().for_each(|_| world.give_to_disk());
         let stored = &mut world.stored;
         assert!(!stored.broken && stored.in_run);
         assert!(stored.last_gfn.replace(gfn.raw()).is_none_or(|last| last < gfn.raw()), "ascending in a run");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use snapshot::names::Token;
 use snapshot::policy::{Busy, HIGH_DEFAULT_MILLI};
-use snapshot::ports::Pace;
+use snapshot::ports::{PAGE_SIZE, Pace, Page};
 use snapshot::request::{Kind, Mode, Take};
 use snapshot::store::Compression;
 use snapshot::take::{Attachment, Hold};
@@ -181,6 +181,19 @@ pub fn take_request(setup: &Setup) -> Take {
         kind: setup.kind,
         parent: setup.parent.as_deref().map(|parent| parent.parse().unwrap()),
     }
+}
+
+/// Between the two words that count: noise, or a half of it.
+pub fn page_with(content: u64, packs: bool) -> Page {
+    let mut page = [0; PAGE_SIZE];
+    let mut state = content;
+    let noise = if packs { PAGE_SIZE / 2 } else { PAGE_SIZE };
+    for word in page[..if content == 0 { 0 } else { noise }].chunks_exact_mut(8) {
+        word.copy_from_slice(&state.to_le_bytes());
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).rotate_left(17).wrapping_add(content);
+    }
+    page[PAGE_SIZE - 8..].copy_from_slice(&content.to_le_bytes());
+    page
 }
 
 impl World {
