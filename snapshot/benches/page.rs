@@ -143,7 +143,8 @@ fn store_all(store: &mut Store<Memory>, compression: Compression, pages: &[Page]
     let mut taking = store.begin(&new(compression)).unwrap();
     taking.run_begin().unwrap();
     for (gfn, page) in (0..).zip(pages) {
-        taking.page(Gfn::new(gfn), page).unwrap();
+        // As the copy does it.
+        if is_zero(page) { taking.zero(Gfn::new(gfn)) } else { taking.page(Gfn::new(gfn), page) }.unwrap();
     }
     taking.run_end().unwrap();
     if seal {
