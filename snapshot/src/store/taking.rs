@@ -218,8 +218,8 @@ impl<'s, D: BlockDevice> Taking<'s, D> {
         Ok(self.store.device.settle()?)
     }
 
-    /// Stores a page. A page of zeros takes no room: whoever has not looked for zeros pays with a digest, and the others
-    /// do not pay for a second look.
+    /// Stores a page. A page of zeros takes no room: whoever has not looked for zeros pays with a digest, the others do
+    /// not pay for a second look.
     pub fn page(&mut self, gfn: Gfn, page: &Page) -> Result<()> {
         let digest = self.store.volume.keys.page(page);
         if self.store.volume.keys.is_zero(&digest) {
