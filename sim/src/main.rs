@@ -15,6 +15,8 @@ mod history;
 mod image;
 mod judge;
 mod replay;
+#[cfg(test)]
+mod requests;
 mod rng;
 mod rot;
 mod sabotage;

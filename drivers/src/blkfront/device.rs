@@ -3,7 +3,8 @@
 //! Invariants: nothing that the backend writes is used before it is checked, and a violation ends the use of the ring
 //! for good; the first error of a write or flush stays (what is on the disk is unknown from then on); two requests that
 //! touch the same block are never at the backend together, unless both read; every wait ends at the deadline of the
-//! oldest request. Adjacent writes grow into one request until it is full or something else is asked.
+//! oldest request. Adjacent writes grow into one request until it is full or something else is asked; a single block
+//! elsewhere, as a heartbeat is, goes out beside it.
 
 use super::connect::Link;
 use super::error::{IoError, Op};
@@ -153,10 +154,14 @@ impl<P: Platform> Blkfront<P> {
             return Err(IoError::ReadOnly);
         }
         self.settle(at, blocks as u64)?;
-        for index in 0..blocks {
-            let page = self.stage(at + index as u64)?;
-            fill(index, PageWriter { page: self.parts.data.page(usize::from(page)) });
-            self.submit_full()?;
+        if blocks == 1 && self.goes_beside(at) {
+            self.write_beside(at, |page| fill(0, page))?;
+        } else {
+            for index in 0..blocks {
+                let page = self.stage(at + index as u64)?;
+                fill(index, PageWriter { page: self.parts.data.page(usize::from(page)) });
+                self.submit_full()?;
+            }
         }
         self.kick();
         Ok(())
@@ -246,6 +251,20 @@ impl<P: Platform> Blkfront<P> {
         Ok(())
     }
 
+    /// A request grows elsewhere, and there is a page without it.
+    fn goes_beside(&self, at: u64) -> bool {
+        self.open.is_some_and(|open| !self.extends(open, at)) && self.inflight.spare_pages() > 0
+    }
+
+    /// A request of one block. The one that grows goes on growing: a block now and then does not cut it in two.
+    fn write_beside(&mut self, at: u64, fill: impl FnOnce(PageWriter<'_>)) -> Result<(), IoError> {
+        let slot = self.open_slot(Op::Write, at)?;
+        if let Some(page) = self.inflight.add_page(slot) {
+            fill(PageWriter { page: self.parts.data.page(usize::from(page)) });
+        }
+        self.submit(slot)
+    }
+
     /// A page for the next block of a write: in the request that grows, or in a new one.
     fn stage(&mut self, at: u64) -> Result<u16, IoError> {
         loop {
@@ -265,13 +284,16 @@ impl<P: Platform> Blkfront<P> {
         }
     }
 
-    /// The pool is empty: what is staged goes out, and something comes back. An empty request is given up first.
+    /// The pool is empty: something comes back. What is staged stays and grows on, unless it has all the pages: were it
+    /// sent for want of them, requests would become as small as what comes back, and never large again.
     fn make_room(&mut self, slot: usize) -> Result<(), IoError> {
-        if self.inflight.slot(slot).pages.is_empty() {
-            self.open = None;
-            self.inflight.free(slot);
+        if self.inflight.flying() == 0 {
+            if self.inflight.slot(slot).pages.is_empty() {
+                self.open = None;
+                self.inflight.free(slot);
+            }
+            self.submit_open()?;
         }
-        self.submit_open()?;
         self.progress()
     }
 

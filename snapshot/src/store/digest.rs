@@ -5,7 +5,7 @@
 use core::fmt;
 
 use crate::ports::Page;
-use crate::store::layout::Kind;
+use crate::store::layout::{BLOCK, Kind};
 
 /// 16 bytes of keyed BLAKE3.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -23,17 +23,26 @@ pub struct Keys {
     page: [u8; 32],
     meta: [u8; 32],
     content: [u8; 32],
+    /// Digest of the page of zeros.
+    zero: Digest,
 }
 
 impl Keys {
     /// Derived from the superblock's key.
     pub fn of(key: &[u8; 32]) -> Self {
         let derive = |context: &[u8]| *blake3::keyed_hash(key, context).as_bytes();
+        let page = derive(b"livesave v1 page");
         Self {
-            page: derive(b"livesave v1 page"),
+            page,
             meta: derive(b"livesave v1 meta"),
             content: derive(b"livesave v1 content"),
+            zero: truncated(&blake3::keyed_hash(&page, &[0; BLOCK])),
         }
+    }
+
+    /// Whether a page of this digest is all zero.
+    pub fn is_zero(&self, digest: &Digest) -> bool {
+        *digest == self.zero
     }
 
     /// Digest of a page's content.

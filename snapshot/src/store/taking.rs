@@ -30,8 +30,6 @@ pub const TAKE_RUNS_MAX: usize = 64;
 const GUEST_NAME_MAX: usize = 256;
 /// Most bytes in the name of a mode.
 const MODE_MAX: usize = 16;
-/// Every page, all zero bytes.
-const ZERO_PAGE: Page = [0; BLOCK];
 /// Index bytes for a page while it is in a run and in the merged one.
 const INDEX_BYTES: u64 = 2 * entry_field::SIZE as u64;
 /// Segments that sealing may need besides indexes: the rest of a run, attachments, root.
@@ -225,12 +223,13 @@ impl<'s, D: BlockDevice> Taking<'s, D> {
         Pace { piece_bytes: PIECE as u64, ..self.store.device.pace() }
     }
 
-    /// Stores a page. A page of zeros is found here and costs nothing.
+    /// Stores a page. A page of zeros takes no room: whoever has not looked for zeros pays with a digest, the others do
+    /// not pay for a second look.
     pub fn page(&mut self, gfn: Gfn, page: &Page) -> Result<()> {
-        if *page == ZERO_PAGE {
-            return self.range(gfn, What::Zero);
-        }
         let digest = self.store.volume.keys.page(page);
+        if self.store.volume.keys.is_zero(&digest) {
+            return self.zero(gfn);
+        }
         let place = self.place(gfn, page, digest)?;
         let (keep, since) = (self.keep(), self.since);
         let (run, mut sink) = self.in_run(gfn, keep)?;

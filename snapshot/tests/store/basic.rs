@@ -45,6 +45,23 @@ fn thirty_rounds_become_one_run_and_superseded_segments_are_free_again() {
 }
 
 #[test]
+fn a_page_of_zeros_takes_no_room_whoever_looked_for_zeros() {
+    let sealed = [false, true].map(|looked| {
+        let disk = formatted(MEDIUM);
+        let mut store = open(&disk);
+        let mut taking = store.begin(&new("a@b", 0)).unwrap();
+        taking.run_begin().unwrap();
+        for gfn in (0..1000).map(Gfn::new) {
+            if looked { taking.zero(gfn) } else { taking.page(gfn, &page(0)) }.unwrap();
+        }
+        taking.run_end().unwrap();
+        taking.seal(&SealInfo::default()).unwrap()
+    });
+    assert_eq!((sealed[0].data_pages, sealed[0].zero_pages), (0, 1000));
+    assert_eq!(sealed[0], sealed[1], "the same snapshot, to the last byte written");
+}
+
+#[test]
 fn rounds_have_a_bound() {
     let disk = formatted(SMALL);
     let mut store = open(&disk);

@@ -66,6 +66,40 @@ fn adjacent_small_writes_grow_into_large_requests() {
 }
 
 #[test]
+fn a_single_block_elsewhere_does_not_cut_a_request_in_two() {
+    for pool in [512, 130] {
+        let (rig, mut blk) = Rig::connected(Config::default(), pool);
+        blk.write(0, &pattern(0, 128, 2)).unwrap();
+        blk.write(700, &pattern(700, 1, 2)).unwrap();
+        blk.write(700, &pattern(700, 1, 3)).unwrap();
+        blk.write(128, &pattern(128, 128, 2)).unwrap();
+        blk.flush().unwrap();
+        if pool == 512 {
+            let single = request(1, 700, 1);
+            assert_eq!(rig.disk.seen(), [single, single, request(1, 0, 256), request(3, 0, 0)]);
+        }
+        assert_eq!((rig.disk.durable(700), rig.disk.durable(255)), (pattern(700, 1, 3), pattern(255, 1, 2)));
+        rig.finish(blk);
+    }
+}
+
+#[test]
+fn a_pool_that_runs_dry_does_not_make_requests_small() {
+    let (rig, mut blk) = Rig::connected(Config { indirect: Some("32"), ..Config::default() }, 64);
+    for at in (0..512).step_by(16) {
+        blk.write(at, &pattern(at, 16, 2)).unwrap();
+        if at % 64 == 0 {
+            blk.write(1000, &pattern(1000, 1, at)).unwrap();
+        }
+    }
+    blk.flush().unwrap();
+    let seen = rig.disk.seen();
+    assert_eq!(seen.iter().filter(|one| one.segments == 32).count(), 16, "{seen:?}");
+    assert_eq!(seen.len(), 16 + 8 + 1, "heartbeats and the flush");
+    rig.finish(blk);
+}
+
+#[test]
 fn a_full_request_goes_out_at_once_and_a_partial_one_at_the_next_poll() {
     let (rig, mut blk) = Rig::connected(Config::default(), 512);
     blk.write(0, &pattern(0, 256, 1)).unwrap();

@@ -214,9 +214,9 @@ fn poll_notices_what_is_overdue() {
 fn an_error_of_a_write_stays() {
     let (mut rig, mut blk) = Rig::connected(Config::default(), 64);
     rig.disk.misbehave(1, Mischief::Status(-1));
-    blk.write(0, &pattern(0, 1, 1)).unwrap();
-    blk.write(7, &pattern(7, 1, 1)).unwrap();
-    blk.write(9, &pattern(9, 1, 1)).unwrap();
+    blk.write(0, &pattern(0, 2, 1)).unwrap();
+    blk.write(7, &pattern(7, 2, 1)).unwrap();
+    blk.write(11, &pattern(11, 2, 1)).unwrap();
     let error = Err(IoError::Device { op: Op::Write, at: 7 });
     assert_eq!(blk.flush(), error);
     assert_eq!(blk.write(0, &pattern(0, 1, 2)), error);
