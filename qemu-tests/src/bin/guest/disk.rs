@@ -55,7 +55,7 @@ fn work(blocks: usize, seed: u64, shared: &Published) -> Result<()> {
     for turn in 0_u64.. {
         let index = usize::try_from(turn).unwrap_or(0) % blocks;
         let age = ages.get(index).map_or(1, |age| age + 1);
-        pattern::fill(&mut block.0, seed, index as u64, age);
+        pattern::fill(&mut block.0, seed, index as u64, age, WORDS);
         disk.write_all_at(block.as_bytes(), index as u64 * 4096).context("write")?;
         if let Some(known) = ages.get_mut(index) {
             *known = age;
@@ -77,7 +77,7 @@ fn check(disk: &File, block: &mut Block, seed: u64, index: usize, ages: &[u64], 
         return Ok(());
     }
     disk.read_exact_at(block.as_mut_bytes(), index as u64 * 4096).context("read")?;
-    if !pattern::holds(&block.0, seed, index as u64, age) {
+    if !pattern::holds(&block.0, seed, index as u64, age, WORDS) {
         let head = block.0.first_chunk::<3>();
         shared.wrong(&format!("block {index} of the disk: written {age} times, head {head:?}"));
     }

@@ -14,6 +14,7 @@ pub struct Region {
     writes: u64,
     seed: u64,
     set: usize,
+    noise: usize,
     /// The state of the generator that chooses pages; `None`: they come in turn.
     random: Option<u64>,
     next_dirty: usize,
@@ -34,6 +35,7 @@ impl Region {
             writes: 0,
             seed: settings.seed,
             set,
+            noise: settings.noise,
             random: settings.random.then_some(settings.seed | 1),
             next_dirty: 0,
             next_verify: 0,
@@ -96,20 +98,20 @@ impl Region {
     }
 
     fn write(&mut self, index: usize) {
-        let (seed, range) = (self.seed, self.range(index));
+        let (seed, noise, range) = (self.seed, self.noise, self.range(index));
         let Some(generation) = self.generations.get_mut(index) else { return };
         *generation += 1;
         let generation = u64::from(*generation);
         self.writes += 1;
         if let Some(page) = self.words.get_mut(range) {
-            pattern::fill(page, seed, index as u64, generation);
+            pattern::fill(page, seed, index as u64, generation, noise);
         }
     }
 
     fn is_right(&self, index: usize) -> bool {
         let generation = self.generations.get(index).copied().map_or(0, u64::from);
         let page = self.words.get(self.range(index));
-        let right = page.is_some_and(|page| pattern::holds(page, self.seed, index as u64, generation));
+        let right = page.is_some_and(|page| pattern::holds(page, self.seed, index as u64, generation, self.noise));
         if !right {
             let head = page.and_then(|page| page.get(..3));
             println!("WRONG page {index}: expected generation {generation}, head {head:?}");

@@ -17,6 +17,8 @@ pub struct Settings {
     pub set: usize,
     /// Rewrites pages of that set at random instead of in turn.
     pub random: bool,
+    /// Words of a page that cannot be packed; all of them if nothing is said.
+    pub noise: usize,
     /// Pages checked in each tick.
     pub verify: usize,
     /// Milliseconds from tick to tick.
@@ -52,6 +54,7 @@ impl Settings {
             dirty: size("ls.dirty", 64),
             set: size("ls.set", 0),
             random: value("ls.random", 0) == 1,
+            noise: size("ls.noise", 512),
             verify: size("ls.verify", 64),
             tick_ms: value("ls.tick", 50),
             publish: value("ls.publish", 4).max(1),
