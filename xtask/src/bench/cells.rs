@@ -2,6 +2,9 @@
 
 use super::sample::{Numbers, Sample};
 
+/// A number of a run.
+pub type Column = fn(&Numbers) -> Option<u64>;
+
 /// The runs of a benchmark that were completed.
 pub struct Cells<'a>(Vec<(&'a Sample, &'a Numbers)>);
 
@@ -68,8 +71,8 @@ impl<'a> Cells<'a> {
     pub fn ratio(
         &self,
         (kind, cap): (&str, u32),
-        (mechanism, ours): (&str, fn(&Numbers) -> Option<u64>),
-        (other, theirs): (&str, fn(&Numbers) -> Option<u64>),
+        (mechanism, ours): (&str, Column),
+        (other, theirs): (&str, Column),
     ) -> Option<Spread> {
         let of = |(run, numbers): (u32, &Numbers)| {
             let is_beside = |(number, other): &(u32, &Numbers)| *number == run && other.boot == numbers.boot;
@@ -113,7 +116,7 @@ mod tests {
             sample("xl-save", 4, 1, None),
         ];
         let cells = Cells::of(&samples);
-        let pause = |numbers: &Numbers| numbers.pause_us;
+        let pause: Column = |numbers| numbers.pause_us;
         let ratio = cells.ratio(("pvh", 0), ("staged", pause), ("xl-save", pause)).unwrap();
         assert_eq!((ratio.runs(), ratio.median(), ratio.ends()), (2, 0.2, (0.1, 0.3)));
         assert_eq!(cells.ratio(("pv", 0), ("staged", pause), ("xl-save", pause)), None);

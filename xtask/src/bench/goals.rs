@@ -1,6 +1,6 @@
 //! The goals, each beside what was measured. A goal for which the runs say nothing is said to be open, not met.
 
-use super::cells::{Cells, Spread};
+use super::cells::{Cells, Column, Spread};
 use super::report::RUNS_LEAST;
 use super::sample::Numbers;
 
@@ -69,8 +69,7 @@ impl Kind<'_> {
 
     /// Pauses beside those of other mechanisms.
     fn pauses(&self) -> Vec<Goal> {
-        let (whole, part): (fn(&Numbers) -> Option<u64>, fn(&Numbers) -> Option<u64>) =
-            (|numbers| numbers.pause_us, |numbers| numbers.stub_us);
+        let (whole, part): (Column, Column) = (|numbers| numbers.pause_us, |numbers| numbers.stub_us);
         let ratio = |cap, ours, theirs| self.cells.ratio((self.kind, cap), ("staged", ours), theirs);
         let mut goals = Vec::new();
         for (cap, load, words, limit) in
@@ -122,7 +121,7 @@ impl Kind<'_> {
             count("CLEANs", "4", 4.0, |numbers| float(numbers.cleans)),
             self.calls(cap, load),
             self.told(cap, load),
-            count("our share by what copy and map cost in that boot, 5 ms taken off", "1.5", 1.5, |numbers| {
+            count("our share by the work as rehearsed in that boot, 5 ms taken off", "1.5", 1.5, |numbers| {
                 Some((float(numbers.stub_us)? - 5000.0).max(0.0) / float(numbers.renewed_us)?.max(1.0))
             }),
             stalls,

@@ -7,7 +7,7 @@ use super::goals;
 use super::plan::Mechanism;
 use super::raw::Versions;
 use super::sample::{Numbers, Sample};
-use crate::simulate::plot::{Line, Mean, Plot};
+use crate::simulate::plot::{Line, Plot, Point};
 
 /// Fewer completed runs than this say nothing about a spread.
 pub const RUNS_LEAST: usize = 5;
@@ -125,8 +125,8 @@ fn line(
     let caps = places(samples).into_iter().filter(|(of, _)| *of == kind).map(|(_, cap)| cap);
     let at = |cap| cells.each((kind, cap, mechanism), |numbers| value(numbers).map(|value| value as f64 / unit));
     let point = |spread: Spread| {
-        let (least, most) = spread.ends();
-        Mean { value: spread.median(), half: (most - least) / 2.0 }
+        let (low, high) = spread.ends();
+        Point { value: spread.median(), low, high }
     };
     Line { name: mechanism.to_owned(), points: caps.filter_map(|cap| Some((cap, point(at(cap)?)))).collect() }
 }

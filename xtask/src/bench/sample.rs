@@ -229,7 +229,9 @@ mod tests {
     fn a_take_gives_its_counters_and_its_stalls() {
         let take = serde_json::json!({
             "memory_pages": 10, "pages": 7, "zero_pages": 4, "rounds": 2, "bytes": 28672, "cleans": 1, "peeks": 3,
-            "pause": {"stub_us": 5, "pages": 2, "calls": 9, "staged": 2, "staging": 8, "predicted_us": 6, "renewed_us": 5},
+            "pause": {
+                "stub_us": 5, "pages": 2, "calls": 9, "staged": 2, "staging": 8, "predicted_us": 6, "renewed_us": 5,
+            },
             "trace": {"rounds": [
                 {"kind": "full", "enable_ns": 2000}, {"kind": "dirty", "fetch_ns": 4000},
                 {"kind": "last-set", "fetch_ns": 90000, "off_ns": 7000},

@@ -1,8 +1,8 @@
 //! One nested machine of a benchmark, and its share of the runs.
 //!
-//! A guest that was made is kept for the next pass, paused while another's turn is: no time goes into booting one again.
-//! A machine that ended is booted anew, a few times, and goes on with the run that it ended in; runs of two boots are
-//! never compared with each other (`Numbers::boot`).
+//! A guest that was made is kept for the next pass, paused while it is another's turn: no time goes into booting one
+//! again. A machine that ended is booted anew, a few times, and goes on with the run that it ended in; runs of two
+//! boots are never compared with each other (`Numbers::boot`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
