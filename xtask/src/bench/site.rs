@@ -18,7 +18,7 @@ use crate::verbs::lab;
 
 /// A run that failed is done again so often; each has its line in the raw data.
 const ATTEMPTS: u32 = 2;
-/// Machines that may end before their work is given up.
+/// Machines that may end, or be of no use any more, before their work is given up.
 const BOOTS_MAX: u32 = 3;
 /// Boots of all machines.
 static BOOT: AtomicU64 = AtomicU64::new(0);
@@ -51,15 +51,19 @@ pub struct Job {
 pub fn work(job: &Job) -> Result<()> {
     let mut next = 0;
     for _ in 0..BOOTS_MAX {
-        let mut site = Site::boot(job)?;
-        let ended = site.steps(job, &mut next);
-        if site.lab.is_alive() {
-            site.lab.poweroff()?;
-            return ended;
-        }
-        println!("   {}: the machine has ended: {ended:?}", job.name);
+        // One that did not come up is gone when its `Lab` is.
+        let why = match Site::boot(job) {
+            Ok(mut site) => {
+                let ended = site.steps(job, &mut next);
+                site.lab.poweroff()?;
+                let Err(error) = ended else { return Ok(()) };
+                format!("it is of no use any more: {error:#}")
+            }
+            Err(error) => format!("it did not come up: {error:#}"),
+        };
+        println!("   {}: no machine, {why}", job.name);
     }
-    bail!("{}: {BOOTS_MAX} machines have ended", job.name)
+    bail!("{}: no machine stayed, of {BOOTS_MAX}", job.name)
 }
 
 /// A machine that is up, with its stub.
