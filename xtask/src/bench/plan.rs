@@ -20,12 +20,12 @@ pub enum Mechanism {
 }
 
 impl Mechanism {
-    /// Those that are compared at that cap before all others: at 0 and 100 all, between them what the goals are about.
+    /// Those that are compared at that cap before all others: at 0 and 100 all, at 40 what the goals are about.
     pub fn is_first(self, cap: u32) -> bool {
         match cap {
             0 | 100 => true,
             40 => matches!(self, Self::XlSave | Self::Take("live" | "staged")),
-            _ => matches!(self, Self::XlSave | Self::Take("staged")),
+            _ => false,
         }
     }
 
@@ -174,8 +174,8 @@ mod tests {
         }
         let steps = plan.steps(&plan.kinds);
         assert_eq!(steps.iter().filter(|step| step.bed.writes).count(), 7 * 2 * 3 * 5);
-        // Idle, 10, 40, and without a cap.
-        assert_eq!(steps.iter().filter(|step| step.is_first()).count(), (7 + 2 + 3 + 7) * 2 * 5);
+        // Idle, 40, and without a cap.
+        assert_eq!(steps.iter().filter(|step| step.is_first()).count(), (7 + 3 + 7) * 2 * 5);
     }
 
     #[test]

@@ -109,16 +109,16 @@ pub struct Backend {
     pub sectors: u64,
     /// Notifications.
     pub notifications: u64,
-    /// Calls that map or unmap grants.
-    pub grant_calls: u64,
+    /// Calls that map or unmap grants, if they are counted.
+    pub grant_calls: Option<u64>,
 }
 
 impl Backend {
-    /// From four numbers on a line.
+    /// From three numbers on a line, or four.
     pub fn parse(text: &str) -> Option<Self> {
         let mut numbers = text.split_whitespace().map(|word| word.parse::<u64>().ok());
         let mut next = || numbers.next()?;
-        Some(Self { requests: next()?, sectors: next()?, notifications: next()?, grant_calls: next()? })
+        Some(Self { requests: next()?, sectors: next()?, notifications: next()?, grant_calls: next() })
     }
 }
 
@@ -169,7 +169,10 @@ impl Numbers {
             blkif_requests: after.requests.checked_sub(before.requests),
             blkif_kib: after.sectors.checked_sub(before.sectors).map(|sectors| sectors / 2),
             blkif_notifications: after.notifications.checked_sub(before.notifications),
-            grant_calls: after.grant_calls.checked_sub(before.grant_calls),
+            grant_calls: after
+                .grant_calls
+                .zip(before.grant_calls)
+                .and_then(|(after, before)| after.checked_sub(before)),
             ..self
         }
     }
@@ -293,6 +296,8 @@ mod tests {
             (Some(4), Some(100), None)
         );
         assert_eq!(numbers.grant_calls, Some(0));
-        assert!(Backend::parse("5 100 7").is_none());
+        let uncounted = Numbers::default().with_backend(at("5 100 7"), at("9 300 8"));
+        assert_eq!((uncounted.grant_calls, uncounted.blkif_notifications), (None, Some(1)));
+        assert!(Backend::parse("5 100").is_none());
     }
 }

@@ -45,7 +45,7 @@ pub struct Args {
     #[arg(long)]
     machines: Option<usize>,
     /// MiB of the guests. Less than this, and Linux has no room beside the half that is written to.
-    #[arg(long, default_value_t = 140)]
+    #[arg(long, default_value_t = 148)]
     memory: u32,
     /// KiB that each disk takes in a second.
     #[arg(long, default_value_t = 5120)]
