@@ -3,6 +3,8 @@
 //! All mechanisms write to disks of the same rate, which is below what any of them could use; the observer is the same
 //! for all. A guest is as good as new after each run, or it is made anew.
 
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -14,12 +16,14 @@ use super::sample::{Backend, Numbers};
 
 /// The longest run.
 const RUN_WAIT: Duration = Duration::from_secs(900);
-/// Until a process in dom0 has begun.
-const BEGIN_WAIT: Duration = Duration::from_secs(60);
+/// Until a process in dom0 has begun, or the stub is ready.
+pub const BEGIN_WAIT: Duration = Duration::from_secs(60);
 /// What the disk's rate is measured with.
 const DD_MIB: u64 = 16;
 /// Where images go: the scratch disk, as slow as the store's.
 const IMAGE: &str = "/scratch/bench.image";
+/// The trace of dom0's kernel.
+const TRACING: &str = "/sys/kernel/tracing";
 /// The observer's words.
 const SEEN: &str = "/run/bench.standing";
 
@@ -36,22 +40,60 @@ pub const fn stub_mib(memory_mib: u32) -> u32 {
     memory_mib / 2 + 64
 }
 
-/// Starts the stub with so much.
-pub fn start_stub(lab: &Lab, memory_mib: u32) -> Result<()> {
+/// Starts the stub with so much; how many requests xenstored had from it by then.
+pub fn start_stub(lab: &Lab, memory_mib: u32) -> Result<String> {
     lab.write_stub_config(STORE_DEVICE, "w", "")?;
     let memory = stub_mib(memory_mib);
     lab.sh(&format!("sed -i 's/^memory .*/memory = {memory}/' /run/livesave.cfg; xl create -q /run/livesave.cfg"))?;
-    lab.wait_until("the stub is idle", BEGIN_WAIT, Lab::stub_is_idle)
+    lab.wait_until("the stub is idle", BEGIN_WAIT, Lab::stub_is_idle)?;
+    let node = lab.sh(&format!("xenstore-read /local/domain/$(xl domid {STUB})/data/livesave/stub"))?;
+    let requests = node.split("\\n").find_map(|line| line.strip_prefix("xenstore-requests="));
+    requests.map(str::to_owned).with_context(|| format!("no count of requests in `{node}`"))
 }
 
-/// A guest that writes at random into half of its memory as fast as it may, or nothing at all.
+/// From now on dom0's kernel notes each call that maps or unmaps grants. A kernel that cannot has none counted.
+pub fn trace_grants(lab: &Lab) -> Result<()> {
+    let command = format!(
+        "{{ [ -e {TRACING}/trace ] || mount -t tracefs none {TRACING}; }} && cd {TRACING} && \
+         echo gnttab_map_refs gnttab_unmap_refs >set_ftrace_filter && echo function >current_tracer"
+    );
+    let output = lab.run(&command)?;
+    if output.status != 0 {
+        println!("   no grants are counted: {}", output.errors());
+    }
+    Ok(())
+}
+
+/// A guest that writes at random into half of its memory, or nothing at all. It checks seven pages for each that it
+/// writes: checking costs what writing does, and so an eighth of its cap goes into dirty pages. That is what makes a
+/// low cap slower than the disk and a high one faster.
 pub fn guest(bed: Bed, memory_mib: u32) -> GuestSpec {
     let (load, pages) = (if bed.writes { "w" } else { "i" }, memory_mib / 2 * 256);
     let mut spec = GuestSpec::new(&format!("bench-{}-{load}", bed.kind()));
     (spec.kind, spec.memory_mib, spec.label) = (bed.kind, memory_mib, Some(TARGET_LABEL.to_owned()));
-    let work = if bed.writes { "ls.dirty=256 ls.random=1 ls.tick=1" } else { "ls.dirty=0 ls.tick=100" };
-    spec.parameters = format!("ls.mem={} ls.set={pages} ls.verify=8 ls.publish=5 {work}", memory_mib / 2);
+    let work = if bed.writes {
+        "ls.dirty=32 ls.verify=224 ls.random=1 ls.tick=1 ls.publish=5"
+    } else {
+        "ls.dirty=0 ls.verify=8 ls.tick=100 ls.publish=5"
+    };
+    spec.parameters = format!("ls.mem={} ls.set={pages} {work}", memory_mib / 2);
     spec
+}
+
+/// The snapshot that a take of this guest leaves for a moment.
+pub fn snapshots(bed: Bed, memory_mib: u32) -> String {
+    format!("{}@bench", guest(bed, memory_mib).name)
+}
+
+/// Time that the threads of the machine in `dir` have waited for a processor of ours so far.
+pub fn waited(dir: &Path) -> Option<Duration> {
+    let pid = fs::read_to_string(dir.join("pid")).ok()?;
+    let tasks = fs::read_dir(format!("/proc/{}/task", pid.trim())).ok()?;
+    let of = |task: fs::DirEntry| {
+        let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split_whitespace().nth(1)?.parse::<u64>().ok()
+    };
+    Some(Duration::from_nanos(tasks.flatten().filter_map(of).sum()))
 }
 
 /// What `dd` past the page cache takes, in KiB a second, on the store's disk before it is one; and what memory takes.
@@ -69,6 +111,14 @@ pub fn rates(lab: &Lab) -> Result<(f64, f64)> {
 
 /// One run. Whatever is not as it must be afterwards is an error, and the run counts nowhere.
 pub fn run(lab: &Lab, guest: &Guest, cap: u32, mechanism: Mechanism) -> Result<Numbers> {
+    let (began, waited_before) = (Instant::now(), waited(lab.dir()));
+    let numbers = measured(lab, guest, cap, mechanism)?;
+    let waited = waited(lab.dir()).zip(waited_before).map(|(after, before)| after.saturating_sub(before));
+    let us = |time: Duration| u64::try_from(time.as_micros()).ok();
+    Ok(Numbers { slot_us: us(began.elapsed()), host_wait_us: waited.and_then(us), ..numbers })
+}
+
+fn measured(lab: &Lab, guest: &Guest, cap: u32, mechanism: Mechanism) -> Result<Numbers> {
     prepare(lab, guest, cap)?;
     let before = backend(lab);
     let observer = observe(lab, guest)?;
@@ -93,10 +143,15 @@ fn prepare(lab: &Lab, guest: &Guest, cap: u32) -> Result<()> {
     lab.sh(&format!("xl sched-credit -d {} -c {cap}; xenstore-write {node} 1; rm -f {IMAGE}*", guest.name)).map(drop)
 }
 
-/// The guest runs, and no page of it is wrong.
+/// The guest counts on, and no page of it is wrong.
 fn settle(lab: &Lab, guest: &Guest) -> Result<()> {
-    let counter = guest.next_counter(lab)?;
-    ensure!(counter.errors == 0, "pages of the guest are wrong: {counter:?}");
+    let before = guest.next_counter(lab)?;
+    let mut now = before;
+    lab.wait_until("the guest counts on", BEGIN_WAIT, |lab| {
+        now = guest.counter(lab)?.unwrap_or(now);
+        Ok(now.ticks != before.ticks)
+    })?;
+    ensure!(now.errors == 0, "pages of the guest are wrong: {now:?}");
     Ok(())
 }
 
@@ -116,7 +171,8 @@ fn backend(lab: &Lab) -> Option<Backend> {
     let command = format!(
         "cd /sys/bus/xen-backend/devices/vbd-$(xl domid {STUB})-51712/statistics && \
          echo $(($(cat rd_req)+$(cat wr_req)+$(cat f_req))) $(cat wr_sect) \
-         $(awk '/blkif-backend/ {{ n += $2 }} END {{ print n + 0 }}' /proc/interrupts)"
+         $(awk '/blkif-backend/ {{ n += $2 }} END {{ print n + 0 }}' /proc/interrupts) \
+         $(grep -qx function {TRACING}/current_tracer && grep -c '<-' {TRACING}/trace)"
     );
     Backend::parse(&lab.run(&command).ok()?.text())
 }
@@ -173,8 +229,20 @@ mod tests {
     #[test]
     fn a_guest_writes_half_of_its_memory_or_nothing() {
         let writes = guest(Bed { kind: GuestKind::Pv, writes: true }, 96);
+        assert!(writes.config().contains("ls.dirty=32 ls.verify=224"));
         assert!(writes.config().contains("ls.set=12288") && writes.config().contains("ls.random=1"));
         let idle = guest(Bed { kind: GuestKind::Pvh, writes: false }, 96);
         assert!(idle.config().contains("ls.dirty=0") && idle.name != writes.name);
+    }
+
+    #[test]
+    fn what_a_process_waited_is_read_of_all_its_threads() {
+        let dir = std::env::temp_dir().join(format!("bench-waited-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("pid"), format!("{}\n", std::process::id())).unwrap();
+        assert!(waited(&dir).is_some());
+        fs::write(dir.join("pid"), "none").unwrap();
+        assert!(waited(&dir).is_none());
+        fs::remove_dir_all(&dir).unwrap();
     }
 }

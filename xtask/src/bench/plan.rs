@@ -1,7 +1,8 @@
 //! What is compared with what: mechanisms, guests, loads, and the order of the runs.
 //!
 //! The number of the run changes slowest: whenever time runs out, every cell has as many runs as any other, give or
-//! take one.
+//! take one. A kind of guest stays on one machine, so that what is compared was measured beside each other. What an
+//! hour has no room for comes after all else, as far as the time goes.
 
 use qemu_tests::lab::GuestKind;
 
@@ -19,6 +20,15 @@ pub enum Mechanism {
 }
 
 impl Mechanism {
+    /// Those that are compared at that cap before all others: at 0 and 100 all, at 40 what the goals are about.
+    pub fn is_first(self, cap: u32) -> bool {
+        match cap {
+            0 | 100 => true,
+            40 => matches!(self, Self::XlSave | Self::Take("live" | "staged")),
+            _ => false,
+        }
+    }
+
     /// All of them, as the paper lists them, ours last.
     pub const ALL: [Self; 7] = [
         Self::XlSave,
@@ -67,29 +77,77 @@ pub struct Plan {
     pub kinds: Vec<GuestKind>,
     /// CPU caps of the guest that writes; 100 is none. An idle guest is always there, as cap 0.
     pub caps: Vec<u32>,
+    /// What is compared.
+    pub mechanisms: Vec<Mechanism>,
     /// Runs of each cell.
     pub runs: u32,
     /// No run begins later.
     pub minutes: u64,
+    /// Nested machines side by side; each has one processor.
+    pub machines: usize,
+}
+
+/// One run that is to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Which run of its cell, from 1.
+    pub run: u32,
+    /// On which guest.
+    pub bed: Bed,
+    /// The guest's cap.
+    pub cap: u32,
+    /// How.
+    pub mechanism: Mechanism,
+}
+
+impl Step {
+    /// Whether an hour has to have room for it.
+    pub fn is_first(&self) -> bool {
+        self.mechanism.is_first(self.cap)
+    }
 }
 
 impl Plan {
-    /// Within an hour on two cores.
+    /// Within an hour on two cores: a machine for each kind of guest.
     pub fn full() -> Self {
-        Self { kinds: vec![GuestKind::Pvh, GuestKind::Pv], caps: vec![100], runs: 5, minutes: 55 }
+        Self {
+            kinds: vec![GuestKind::Pvh, GuestKind::Pv],
+            caps: vec![10, 40, 100],
+            mechanisms: Mechanism::ALL.to_vec(),
+            runs: 5,
+            minutes: 55,
+            machines: 2,
+        }
     }
 
     /// In minutes: one run each, of one kind of guest.
     pub fn quick() -> Self {
-        Self { kinds: vec![GuestKind::Pvh], caps: vec![100], runs: 1, minutes: 20 }
+        Self { kinds: vec![GuestKind::Pvh], caps: vec![100], runs: 1, minutes: 8, machines: 1, ..Self::full() }
     }
 
-    /// The guests in the order in which they are made; `caps` of each.
-    pub fn beds(&self) -> Vec<(Bed, Vec<u32>)> {
-        let of = |kind: &GuestKind| {
-            [(Bed { kind: *kind, writes: false }, vec![0]), (Bed { kind: *kind, writes: true }, self.caps.clone())]
-        };
-        self.kinds.iter().flat_map(of).collect()
+    /// Which kinds of guest each machine has. A kind is never on two: what is compared shares a machine.
+    pub fn shares(&self) -> Vec<Vec<GuestKind>> {
+        let machines = self.machines.clamp(1, self.kinds.len().max(1));
+        let of = |machine: usize| self.kinds.iter().skip(machine).step_by(machines).copied().collect();
+        (0..machines).map(of).collect()
+    }
+
+    /// The runs on the machine that has these guests, in order.
+    pub fn steps(&self, kinds: &[GuestKind]) -> Vec<Step> {
+        let mut steps = Vec::new();
+        for run in 1..=self.runs {
+            for (bed, cap) in kinds.iter().flat_map(|kind| self.loads(*kind)) {
+                steps.extend(self.mechanisms.iter().map(|mechanism| Step { run, bed, cap, mechanism: *mechanism }));
+            }
+        }
+        // Stable: within either part the order stays.
+        steps.sort_by_key(|step| !step.is_first());
+        steps
+    }
+
+    fn loads(&self, kind: GuestKind) -> Vec<(Bed, u32)> {
+        let writing = self.caps.iter().map(|cap| (Bed { kind, writes: true }, *cap));
+        std::iter::once((Bed { kind, writes: false }, 0)).chain(writing).collect()
     }
 }
 
@@ -105,10 +163,34 @@ mod tests {
     }
 
     #[test]
+    fn the_number_of_the_run_changes_slowest_and_no_cell_is_left_out() {
+        let plan = Plan::full();
+        for machines in [1, 2, 9] {
+            let plan = Plan { machines, ..plan.clone() };
+            let steps: Vec<Vec<Step>> = plan.shares().iter().map(|kinds| plan.steps(kinds)).collect();
+            let is_sorted = |steps: &Vec<Step>| steps.is_sorted_by_key(|step| (!step.is_first(), step.run));
+            assert!(steps.iter().all(is_sorted), "{machines}");
+            assert_eq!(steps.iter().map(Vec::len).sum::<usize>(), 7 * 2 * 4 * 5, "{machines}");
+        }
+        let steps = plan.steps(&plan.kinds);
+        assert_eq!(steps.iter().filter(|step| step.bed.writes).count(), 7 * 2 * 3 * 5);
+        // Idle, 40, and without a cap.
+        assert_eq!(steps.iter().filter(|step| step.is_first()).count(), (7 + 3 + 7) * 2 * 5);
+    }
+
+    #[test]
+    fn a_kind_of_guest_is_on_one_machine_only() {
+        let plan = Plan::full();
+        assert_eq!(plan.shares(), [[GuestKind::Pvh], [GuestKind::Pv]]);
+        assert_eq!(Plan { machines: 1, ..plan.clone() }.shares(), [[GuestKind::Pvh, GuestKind::Pv]]);
+        assert_eq!((Plan { machines: 0, ..plan }.shares().len(), Plan::quick().shares().len()), (1, 1));
+    }
+
+    #[test]
     fn an_idle_guest_is_always_there() {
-        let beds = Plan::full().beds();
-        assert_eq!(beds.len(), 4);
-        assert!(beds.iter().filter(|(bed, _)| !bed.writes).all(|(_, caps)| caps == &[0]));
-        assert_eq!(Plan::quick().beds().len(), 2);
+        let quick = Plan::quick();
+        let steps = quick.steps(&quick.kinds);
+        assert_eq!(steps.len(), 14);
+        assert!(steps.iter().all(|step| step.bed.writes == (step.cap > 0)) && steps.iter().any(|step| step.cap == 0));
     }
 }

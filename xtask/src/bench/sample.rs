@@ -22,11 +22,9 @@ macro_rules! numbers {
                 vec![$(self.$field,)*]
             }
 
-            /// From such values, all of them.
-            fn of(values: &[Option<u64>]) -> Option<Self> {
-                let mut values = values.iter().copied();
-                let numbers = Self { $($field: values.next()?,)* };
-                values.next().is_none().then_some(numbers)
+            /// From columns by name; one that is not there was not counted then.
+            fn of(mut column: impl FnMut(&str) -> Option<u64>) -> Self {
+                Self { $($field: column(stringify!($field)),)* }
             }
         }
     };
@@ -71,6 +69,20 @@ numbers! {
     blkif_kib,
     /// Notifications that it got.
     blkif_notifications,
+    /// Calls in which dom0's kernel mapped or unmapped grants; nobody but the store's backend has any then.
+    grant_calls,
+    /// Of the pages sent, those that hold nothing but zeros.
+    zero_pages,
+    /// Pages that fit the staging memory.
+    staging_pages,
+    /// The whole run, its preparation and the look at the guest afterwards included.
+    slot_us,
+    /// Of that, what the nested machine's threads waited for a processor of ours.
+    host_wait_us,
+    /// What `dd` past the page cache got from this machine's disk, KiB a second.
+    dd_kib_per_s,
+    /// Which boot of which machine: what is compared was measured within one.
+    boot,
 }
 
 /// A run.
@@ -97,14 +109,16 @@ pub struct Backend {
     pub sectors: u64,
     /// Notifications.
     pub notifications: u64,
+    /// Calls that map or unmap grants, if they are counted.
+    pub grant_calls: Option<u64>,
 }
 
 impl Backend {
-    /// From three numbers on a line.
+    /// From three numbers on a line, or four.
     pub fn parse(text: &str) -> Option<Self> {
         let mut numbers = text.split_whitespace().map(|word| word.parse::<u64>().ok());
         let mut next = || numbers.next()?;
-        Some(Self { requests: next()?, sectors: next()?, notifications: next()? })
+        Some(Self { requests: next()?, sectors: next()?, notifications: next()?, grant_calls: next() })
     }
 }
 
@@ -129,6 +143,8 @@ impl Numbers {
             renewed_us: number("/pause/renewed_us"),
             stalls_us: Some(stalls_us.iter().sum()),
             stall_max_us: stalls_us.iter().copied().max(),
+            zero_pages: number("/zero_pages"),
+            staging_pages: number("/pause/staging"),
             ..Self::default()
         }
     }
@@ -153,6 +169,10 @@ impl Numbers {
             blkif_requests: after.requests.checked_sub(before.requests),
             blkif_kib: after.sectors.checked_sub(before.sectors).map(|sectors| sectors / 2),
             blkif_notifications: after.notifications.checked_sub(before.notifications),
+            grant_calls: after
+                .grant_calls
+                .zip(before.grant_calls)
+                .and_then(|(after, before)| after.checked_sub(before)),
             ..self
         }
     }
@@ -165,18 +185,25 @@ fn stalls_us(round: &Value) -> [u64; 3] {
     [us("enable_ns"), if in_pause { 0 } else { us("fetch_ns") }, us("off_ns")]
 }
 
+/// Columns before the numbers.
+const KEYS: usize = 5;
+
 impl Sample {
-    /// Reads a line of the raw data.
-    pub fn parse(line: &str) -> Option<Self> {
+    /// Reads a line of the raw data, whose columns `head` names.
+    pub fn parse(head: &str, line: &str) -> Option<Self> {
         let mut words = line.split(',');
         let kind = words.next().and_then(|word| ["pvh", "pv"].into_iter().find(|kind| *kind == word))?;
         let cap = words.next()?.parse().ok()?;
         let mechanism = words.next()?;
         let mechanism = Mechanism::ALL.map(Mechanism::name).into_iter().find(|name| *name == mechanism)?;
         let (run, failed) = (words.next()?.parse().ok()?, words.next()?);
+        let names: Vec<&str> = head.split(',').skip(KEYS).collect();
         let numbers: Vec<Option<u64>> = words.map(|word| word.parse().ok()).collect();
-        let outcome = if failed.is_empty() { Ok(Numbers::of(&numbers)?) } else { Err(failed.to_owned()) };
-        Some(Self { kind, cap, mechanism, run, outcome })
+        let is_whole = names.len() == numbers.len() && names.iter().all(|name| Numbers::NAMES.contains(name));
+        let at = |name: &str| names.iter().position(|one| *one == name);
+        let numbers = Numbers::of(|name| *numbers.get(at(name)?)?);
+        let outcome = if failed.is_empty() { Ok(numbers) } else { Err(failed.to_owned()) };
+        is_whole.then_some(Self { kind, cap, mechanism, run, outcome })
     }
 
     /// The first line of the raw data.
@@ -205,7 +232,9 @@ mod tests {
     fn a_take_gives_its_counters_and_its_stalls() {
         let take = serde_json::json!({
             "memory_pages": 10, "pages": 7, "zero_pages": 4, "rounds": 2, "bytes": 28672, "cleans": 1, "peeks": 3,
-            "pause": {"stub_us": 5, "pages": 2, "calls": 9, "staged": 2, "predicted_us": 6, "renewed_us": 5},
+            "pause": {
+                "stub_us": 5, "pages": 2, "calls": 9, "staged": 2, "staging": 8, "predicted_us": 6, "renewed_us": 5,
+            },
             "trace": {"rounds": [
                 {"kind": "full", "enable_ns": 2000}, {"kind": "dirty", "fetch_ns": 4000},
                 {"kind": "last-set", "fetch_ns": 90000, "off_ns": 7000},
@@ -214,6 +243,7 @@ mod tests {
         let numbers = Numbers::of_take(&take);
         assert_eq!((numbers.pages_sent, numbers.stalls_us, numbers.stall_max_us), (Some(11), Some(13), Some(7)));
         assert_eq!((numbers.pause_calls, numbers.blkif_requests), (Some(9), None));
+        assert_eq!((numbers.zero_pages, numbers.staging_pages), (Some(4), Some(8)));
     }
 
     #[test]
@@ -233,13 +263,21 @@ mod tests {
         assert_eq!((columns(&failed), columns(&Sample::head())), (Numbers::NAMES.len() + 5, Numbers::NAMES.len() + 5));
         let numbers = Numbers { pause_us: Some(5), ..Numbers::default() };
         for outcome in [Ok(numbers.clone()), Err("status 27".to_owned())] {
-            let read = Sample::parse(&sample(outcome.clone()).line()).unwrap();
+            let read = Sample::parse(&Sample::head(), &sample(outcome.clone()).line()).unwrap();
             assert_eq!((read.kind, read.cap, read.mechanism, read.run, read.outcome), ("pv", 10, "live", 2, outcome));
         }
         for bad in ["", "pv,10,live,2,,5", "pv,10,walk,2,,", &Sample::head()] {
-            assert!(Sample::parse(bad).is_none(), "{bad}");
+            assert!(Sample::parse(&Sample::head(), bad).is_none(), "{bad}");
         }
         assert!(sample(Ok(numbers)).line().starts_with("pv,10,live,2,,5,,"));
+    }
+
+    #[test]
+    fn older_data_is_read_by_the_names_of_its_columns() {
+        let read = |head: &str| Sample::parse(&format!("kind,cap,mechanism,run,failed,{head}"), "pv,10,live,2,,5,7");
+        let numbers = read("total_us,rounds").unwrap().outcome.unwrap();
+        assert_eq!((numbers.total_us, numbers.rounds, numbers.pause_us), (Some(5), Some(7), None));
+        assert!(read("total_us,miles").is_none() && read("total_us").is_none());
     }
 
     #[test]
@@ -252,11 +290,14 @@ mod tests {
     #[test]
     fn a_backend_that_was_made_anew_counts_nothing() {
         let at = |text| Backend::parse(text).unwrap();
-        let numbers = Numbers::default().with_backend(at("5 100 7"), at("9 300 6"));
+        let numbers = Numbers::default().with_backend(at("5 100 7 1"), at("9 300 6 1"));
         assert_eq!(
             (numbers.blkif_requests, numbers.blkif_kib, numbers.blkif_notifications),
             (Some(4), Some(100), None)
         );
+        assert_eq!(numbers.grant_calls, Some(0));
+        let uncounted = Numbers::default().with_backend(at("5 100 7"), at("9 300 8"));
+        assert_eq!((uncounted.grant_calls, uncounted.blkif_notifications), (None, Some(1)));
         assert!(Backend::parse("5 100").is_none());
     }
 }

@@ -1,16 +1,21 @@
-//! `cargo xtask bench`: builds, boots, runs, and writes what it found: raw data first, so that nothing is lost.
+//! `cargo xtask bench`: builds, lets machines run their shares side by side, and writes what they found: raw data
+//! first, so that nothing is lost.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use qemu_tests::lab::{Guest, Lab};
+use anyhow::{Context, Result, anyhow, ensure};
+use qemu_tests::lab::GuestKind;
 
-use super::host;
-use super::plan::{Bed, Mechanism, Plan};
-use super::report::{self, Versions};
-use super::sample::{Numbers, Sample};
+use super::plan::{Bed, Plan};
+use super::raw::{self, Versions};
+use super::report;
+use super::sample::Sample;
+use super::site::{Job, Word, work};
+use super::{host, time};
 use crate::sh::{cmd, heading, read};
 use crate::verbs::{dist, lab};
 use crate::{packages, paths};
@@ -33,11 +38,17 @@ pub struct Args {
     /// Only these CPU caps of the guest that writes; 100: none.
     #[arg(long, value_delimiter = ',')]
     caps: Vec<u32>,
-    /// MiB of the guests.
-    #[arg(long, default_value_t = 160)]
+    /// Only these kinds of guest: pvh, pv.
+    #[arg(long, value_delimiter = ',')]
+    kinds: Vec<String>,
+    /// Nested machines side by side, each with one processor.
+    #[arg(long)]
+    machines: Option<usize>,
+    /// MiB of the guests. Less than this, and Linux has no room beside the half that is written to.
+    #[arg(long, default_value_t = 148)]
     memory: u32,
     /// KiB that each disk takes in a second.
-    #[arg(long, default_value_t = 8192)]
+    #[arg(long, default_value_t = 5120)]
     disk: u64,
     /// Take stub and CLI as they were built last.
     #[arg(long)]
@@ -48,13 +59,7 @@ pub struct Args {
     /// Instead: report and plots of raw data that is there already.
     #[arg(long, value_name = "CSV")]
     report: Option<PathBuf>,
-    /// What `dd` took of the disk then, KiB/s.
-    #[arg(long, value_name = "RATE", requires = "report")]
-    dd: Option<f64>,
 }
-
-/// A run that failed is done again so often; each has its line in the raw data.
-const ATTEMPTS: u32 = 2;
 
 /// Runs the verb.
 pub fn run(args: &Args) -> Result<()> {
@@ -62,133 +67,110 @@ pub fn run(args: &Args) -> Result<()> {
     fs::create_dir_all(&out).with_context(|| out.display().to_string())?;
     if let Some(data) = &args.report {
         let text = fs::read_to_string(data).with_context(|| data.display().to_string())?;
-        let samples = text.lines().skip(1).map(Sample::parse).collect::<Option<Vec<_>>>();
-        let samples = samples.with_context(|| format!("{}: no raw data of this version", data.display()))?;
-        return write(&out, &samples, &Versions::new(), args.dd);
+        let (versions, samples) = raw::parse(&text).with_context(|| data.display().to_string())?;
+        return write(&out, &samples, &versions);
     }
-    let plan = plan(args);
-    let mechanisms = chosen(&args.only)?;
+    let plan = plan(args)?;
     packages::ensure_installed()?;
     if !args.as_built {
         dist::programs()?;
     }
     heading("what the benchmark boots");
-    let spec = host::machine(lab::spec(paths::target_dir("qemu")?.join("bench"))?, args.disk * 1024);
-    let machine = lab::start(&spec)?;
-    lab::install(&machine)?;
-    let (disk, memory) = host::rates(&machine)?;
-    let versions = versions(&machine, args, disk, memory)?;
-    machine.init_store()?;
-    host::start_stub(&machine, args.memory)?;
-    let samples = measure(&machine, &plan, &mechanisms, args.memory, &out)?;
-    machine.poweroff()?;
-    write(&out, &samples, &versions, Some(disk))?;
+    let (mut versions, samples) = (versions(args, &plan)?, Vec::new());
+    let mut found = (Vec::new(), samples);
+    let ended = measure(args, &plan, &mut found, |found| raw::write(&out, &versions, found));
+    let (mut facts, samples) = found;
+    facts.sort();
+    versions.append(&mut facts);
+    versions.push(("time".to_owned(), took(&samples)));
+    versions.extend(time::told(&Plan::full(), &samples).map(|told| ("a full benchmark takes".to_owned(), told)));
+    raw::write(&out, &versions, &(Vec::new(), samples.clone()))?;
+    write(&out, &samples, &versions)?;
+    ended?;
     ensure!(samples.iter().any(|sample| sample.outcome.is_ok()), "no run was completed; see {}", out.display());
     Ok(())
 }
 
-fn plan(args: &Args) -> Plan {
+fn plan(args: &Args) -> Result<Plan> {
     let plan = if args.quick { Plan::quick() } else { Plan::full() };
     let caps = if args.caps.is_empty() { plan.caps } else { args.caps.clone() };
-    Plan { runs: args.runs.unwrap_or(plan.runs), minutes: args.minutes.unwrap_or(plan.minutes), caps, ..plan }
+    let mechanisms = chosen(&args.only, &plan.mechanisms, |one| one.name())?;
+    let both = [GuestKind::Pvh, GuestKind::Pv];
+    let kinds = if args.kinds.is_empty() { plan.kinds } else { chosen(&args.kinds, &both, kind_name)? };
+    let (runs, minutes) = (args.runs.unwrap_or(plan.runs), args.minutes.unwrap_or(plan.minutes));
+    Ok(Plan { kinds, caps, mechanisms, runs, minutes, machines: args.machines.unwrap_or(plan.machines) })
 }
 
-fn chosen(names: &[String]) -> Result<Vec<Mechanism>> {
-    let known = Mechanism::ALL.map(Mechanism::name);
+fn kind_name(kind: GuestKind) -> &'static str {
+    Bed { kind, writes: false }.kind()
+}
+
+/// Those of `all` that are named; all of them if none is.
+fn chosen<T: Copy>(names: &[String], all: &[T], name: impl Fn(T) -> &'static str) -> Result<Vec<T>> {
+    let known: Vec<_> = all.iter().map(|one| name(*one)).collect();
     let unknown = names.iter().find(|name| !known.contains(&name.as_str()));
     ensure!(unknown.is_none(), "{unknown:?}? known: {}", known.join(", "));
-    let wanted = |one: &Mechanism| names.is_empty() || names.iter().any(|name| name == one.name());
-    Ok(Mechanism::ALL.into_iter().filter(wanted).collect())
+    let is_wanted = |one: &&T| names.is_empty() || names.iter().any(|wanted| wanted == name(**one));
+    Ok(all.iter().filter(is_wanted).copied().collect())
 }
 
-fn versions(lab: &Lab, args: &Args, disk: f64, memory: f64) -> Result<Versions> {
-    let xen = lab.sh("xl info xen_version; xl info xen_scheduler")?.replace('\n', ", scheduler ");
+fn versions(args: &Args, plan: &Plan) -> Result<Versions> {
     let qemu = read(&mut cmd("qemu-system-x86_64", &["--version"]))?;
     let commit = read(cmd("git", &["describe", "--always", "--dirty"]).current_dir(paths::root()))?;
-    Ok(vec![
+    let image = paths::target().join("dist").join("livesave-stubdom");
+    let image = fs::metadata(&image).with_context(|| image.display().to_string())?.len();
+    let beside = if plan.shares().len() > 1 { ", a machine for each kind, side by side" } else { "" };
+    let rows = [
         ("Live Save", commit.trim().to_owned()),
-        ("Xen", xen),
-        ("dom0", lab.sh("uname -r")?),
-        ("machine", qemu.lines().next().unwrap_or_default().to_owned()),
-        ("guests", format!("{} MiB, 1 vCPU, one processor for all", args.memory)),
+        ("machine", format!("{}, one processor{beside}", qemu.lines().next().unwrap_or_default())),
+        ("guests", format!("{} MiB, 1 vCPU; writing: at random over {} MiB", args.memory, args.memory / 2)),
         ("stub", format!("{} MiB: what the guest writes to fits its staging", host::stub_mib(args.memory))),
-        ("disk, `dd oflag=direct` in dom0", format!("{disk:.0} KiB/s, throttled by QEMU to {}", args.disk)),
-        ("memory, `dd` from zero to null", format!("{memory:.0} KiB/s: {:.0} times the disk", memory / disk.max(1.0))),
-    ])
+        ("bytes of the stub's image, stripped", image.to_string()),
+        ("disks", format!("throttled by QEMU to {} KiB/s each", args.disk)),
+    ];
+    Ok(rows.map(|(what, value)| (what.to_owned(), value)).to_vec())
 }
 
-/// All runs, as long as there is time. The raw data is on disk after each of them.
-fn measure(lab: &Lab, plan: &Plan, mechanisms: &[Mechanism], memory: u32, out: &Path) -> Result<Vec<Sample>> {
+/// What the machines told so far.
+type Found = (Versions, Vec<Sample>);
+
+/// All runs. `keep` is called after each of them. What failed on one machine does not stop another.
+fn measure(args: &Args, plan: &Plan, found: &mut Found, keep: impl Fn(&Found) -> Result<()>) -> Result<()> {
     let until = Instant::now() + Duration::from_secs(plan.minutes * 60);
-    let mut samples = Vec::new();
-    for number in 1..=plan.runs {
-        for (bed, caps) in plan.beds() {
-            let mut guest = None;
-            for (cap, mechanism) in caps.iter().flat_map(|cap| mechanisms.iter().map(move |one| (*cap, *one))) {
-                if Instant::now() >= until {
-                    println!("the time is over");
-                    end(lab, guest)?;
-                    return Ok(samples);
-                }
-                for _ in 0..ATTEMPTS {
-                    let outcome = attempt(lab, &mut guest, bed, memory, (cap, mechanism));
-                    let outcome = outcome.map_err(|error| format!("{error:#}"));
-                    tell(bed, cap, mechanism, &outcome);
-                    let is_done = outcome.is_ok();
-                    samples.push(Sample { kind: bed.kind(), cap, mechanism: mechanism.name(), run: number, outcome });
-                    raw(out, &samples)?;
-                    ensure!(lab.is_alive(), "the machine has ended");
-                    if is_done {
-                        break;
-                    }
-                }
-            }
-            end(lab, guest)?;
-        }
+    let (out, words) = mpsc::channel();
+    let mut threads = Vec::new();
+    for kinds in plan.shares() {
+        let name = kinds.iter().map(|kind| kind_name(*kind)).collect::<Vec<_>>().join("+");
+        let dir = paths::target_dir("qemu")?.join(format!("bench-{name}"));
+        let spec = host::machine(lab::spec(dir)?, args.disk * 1024);
+        let (steps, memory_mib, out) = (plan.steps(&kinds), args.memory, out.clone());
+        let job = Job { name, spec, steps, memory_mib, until, out };
+        threads.push(thread::spawn(move || work(&job)));
     }
-    Ok(samples)
-}
-
-/// On the guest that there is. One of which a run failed is not trusted any more.
-fn attempt(lab: &Lab, guest: &mut Option<Guest>, bed: Bed, memory: u32, what: (u32, Mechanism)) -> Result<Numbers> {
-    let one = match guest.take() {
-        Some(one) => one,
-        None => lab.create_guest(&host::guest(bed, memory))?,
-    };
-    match host::run(lab, &one, what.0, what.1) {
-        Ok(numbers) => {
-            *guest = Some(one);
-            Ok(numbers)
+    drop(out);
+    for word in words {
+        match word {
+            Word::Fact(what, value) => found.0.push((what, value)),
+            Word::Run(sample) => found.1.push(*sample),
         }
-        Err(error) => {
-            end(lab, Some(one))?;
-            Err(error)
-        }
+        keep(found)?;
     }
+    let ended = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(anyhow!("a thread died"))));
+    ended.collect::<Vec<_>>().into_iter().collect()
 }
 
-fn end(lab: &Lab, guest: Option<Guest>) -> Result<()> {
-    let Some(guest) = guest else { return Ok(()) };
-    // A migration that failed may have left it under another name, or twice.
-    let ours = format!("xl list | awk '$1 ~ /^{}/ {{ print $2 }}'", guest.name);
-    lab.sh(&format!("for D in $({ours}); do xl destroy $D; done; livesave recover >/dev/null 2>&1; true")).map(drop)
+/// How long the runs took, and how much of that our host was busy with something else.
+fn took(samples: &[Sample]) -> String {
+    let numbers = || samples.iter().filter_map(|sample| sample.outcome.as_ref().ok());
+    let slots: u64 = numbers().filter_map(|numbers| numbers.slot_us).sum();
+    let waited: u64 = numbers().filter_map(|numbers| numbers.host_wait_us).sum();
+    let percent = waited * 100 / slots.max(1);
+    let (minutes, count) = (slots as f64 / 6e7, numbers().count());
+    format!("{count} completed runs, {minutes:.1} min of a machine, which waited {percent} % of it for a processor")
 }
 
-fn tell(bed: Bed, cap: u32, mechanism: Mechanism, outcome: &Result<Numbers, String>) {
-    let said = match outcome {
-        Ok(numbers) => format!("pause {:?} us, total {:?} us", numbers.pause_us, numbers.total_us),
-        Err(why) => format!("FAILED, not counted: {why}"),
-    };
-    println!("   {} cap {cap:3} {:10} {said}", bed.kind(), mechanism.name());
-}
-
-fn raw(out: &Path, samples: &[Sample]) -> Result<()> {
-    let lines: Vec<String> = std::iter::once(Sample::head()).chain(samples.iter().map(Sample::line)).collect();
-    fs::write(out.join("bench.csv"), lines.join("\n") + "\n").context("bench.csv")
-}
-
-fn write(out: &Path, samples: &[Sample], versions: &Versions, disk: Option<f64>) -> Result<()> {
-    fs::write(out.join("bench.md"), report::markdown(samples, versions, disk)).context("bench.md")?;
+fn write(out: &Path, samples: &[Sample], versions: &Versions) -> Result<()> {
+    fs::write(out.join("bench.md"), report::markdown(samples, versions)).context("bench.md")?;
     for (name, svg) in report::plots(samples) {
         fs::write(out.join(&name), svg).context(name)?;
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-pub use super::study::Mean;
+use super::study::Mean;
 
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 420.0;
@@ -14,12 +14,29 @@ const BOTTOM: f64 = 48.0;
 /// Distinct on white and for the colour-blind (Okabe and Ito), then the same dashed.
 const COLOURS: [&str; 7] = ["#000000", "#e69f00", "#56b4e9", "#009e73", "#d55e00", "#0072b2", "#cc79a7"];
 
+/// A value with the ends of its bar.
+#[derive(Clone, Copy, Debug)]
+pub struct Point {
+    /// Where the line goes through.
+    pub value: f64,
+    /// The bar's lower end.
+    pub low: f64,
+    /// Its upper end.
+    pub high: f64,
+}
+
+impl From<Mean> for Point {
+    fn from(mean: Mean) -> Self {
+        Self { value: mean.value, low: mean.value - mean.half, high: mean.value + mean.half }
+    }
+}
+
 /// One line of a plot.
 pub struct Line {
     /// In the legend.
     pub name: String,
     /// Ascending caps.
-    pub points: Vec<(u32, Mean)>,
+    pub points: Vec<(u32, Point)>,
 }
 
 /// A plot over the caps.
@@ -44,7 +61,8 @@ struct Axis {
 
 impl Axis {
     fn of(plot: &Plot) -> Self {
-        let values = || plot.lines.iter().flat_map(|line| line.points.iter().map(|(_, mean)| mean.value));
+        let values =
+            || plot.lines.iter().flat_map(|line| line.points.iter().flat_map(|(_, at)| [at.low, at.value, at.high]));
         let high = values().fold(0.0, f64::max).max(1e-9);
         if plot.log {
             let least = values().filter(|value| *value > 0.0).fold(high, f64::min);
@@ -129,10 +147,10 @@ impl Plot {
         let colour = COLOURS[index % COLOURS.len()];
         let dash = if index < COLOURS.len() { "" } else { " stroke-dasharray=\"5 3\"" };
         let style = format!("fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.6\"{dash}");
-        let points = line.points.iter().map(|(cap, mean)| format!("{:.1},{:.1}", x(*cap), axis.y(mean.value)));
+        let points = line.points.iter().map(|(cap, point)| format!("{:.1},{:.1}", x(*cap), axis.y(point.value)));
         let mut out = format!("<polyline {style} points=\"\n{}\"/>\n", points.collect::<Vec<_>>().join("\n"));
-        for (cap, mean) in line.points.iter().filter(|(_, mean)| mean.half > 0.0) {
-            let (top, bottom) = (axis.y(mean.value + mean.half), axis.y(mean.value - mean.half));
+        for (cap, point) in line.points.iter().filter(|(_, point)| point.high > point.low) {
+            let (top, bottom) = (axis.y(point.high), axis.y(point.low));
             let _ = writeln!(out, "<path d=\"M{:.1} {top:.1}V{bottom:.1}\" stroke=\"{colour}\"/>", x(*cap));
         }
         let (from, y) = (WIDTH - RIGHT + 12.0, TOP + 10.0 + 18.0 * index as f64);
@@ -146,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_plot_holds_every_line_and_stays_within_its_frame() {
-        let at = |value| Mean { value, half: 0.1 };
+        let at = |value| Point::from(Mean { value, half: 0.1 });
         let lines = vec![Line { name: "a<b".to_owned(), points: vec![(0, at(0.001)), (50, at(3.0)), (100, at(17.0))] }];
         for log in [false, true] {
             let svg = Plot { title: "t".to_owned(), unit: "s", log, lines: vec![] }.svg();
@@ -157,6 +175,12 @@ mod tests {
         assert!(svg.contains("a&lt;b") && svg.contains("<polyline"));
         let axis = Axis::of(&plot);
         assert_eq!((axis.high, axis.y(axis.high), axis.y(0.0)), (20.0, TOP, HEIGHT - BOTTOM));
+        // A bar need not be as long below its value as above.
+        let points = vec![(50, Point { value: 5.0, low: 5.0, high: 10.0 })];
+        let lines = vec![Line { name: "a".to_owned(), points }];
+        let plot = Plot { title: "t".to_owned(), unit: "s", log: false, lines };
+        let (axis, svg) = (Axis::of(&plot), plot.svg());
+        assert!(svg.contains(&format!("M322.0 {:.1}V{:.1}", axis.y(10.0), axis.y(5.0))), "{svg}");
     }
 
     #[test]

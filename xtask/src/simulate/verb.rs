@@ -90,9 +90,8 @@ fn write(study: &Study, shapes: &[Shape], dir: &Path) -> Result<()> {
     fs::create_dir_all(&figures).with_context(|| figures.display().to_string())?;
     for (name, title, metric, unit, log, mechanisms) in FIGURES {
         for gib in [1, 2] {
-            let lines = mechanisms
-                .iter()
-                .map(|name| Line { name: (*name).to_owned(), points: study.series(name, gib, metric) });
+            let points = |name| study.series(name, gib, metric).into_iter().map(|(cap, mean)| (cap, mean.into()));
+            let lines = mechanisms.iter().map(|name| Line { name: (*name).to_owned(), points: points(name).collect() });
             let plot = Plot { title: format!("{title}, {gib} GiB"), unit, log, lines: lines.collect() };
             let path = figures.join(format!("{name}-{gib}g.svg"));
             fs::write(&path, plot.svg()).with_context(|| path.display().to_string())?;
