@@ -4,6 +4,9 @@
 //! just then leaves it so; giving up the processor first makes a preemption inside the call unlikely. Not so in the
 //! pause: whoever else wants the processor would have a whole time slice of it, ten times what the rest of a short
 //! pause takes, and the stub has slept a moment ago, waiting for the suspend.
+//!
+//! Xen's dirty count goes back to 0 at a CLEAN only (xen/arch/x86/mm/paging.c, paging_log_dirty_op): what was dirty when
+//! tracking was last switched off is in it when it is switched on again. That part is left out here.
 
 use snapshot::ports::{DirtyLog, TargetError};
 use xen_hypercall::shadow::Pass;
@@ -20,7 +23,16 @@ fn frames(bitmap: &[u64]) -> u64 {
 impl XenTarget {
     fn peek_in(&self, into: &mut [u64], pass: Pass) -> Result<u64, TargetError> {
         let stats = self.domctl.logdirty_peek(self.domid, into, frames(into), pass).map_err(translate)?;
-        Ok(stats.dirty_count.into())
+        Ok(u64::from(stats.dirty_count).saturating_sub(self.stale_dirty))
+    }
+
+    /// Whatever comes of it, Xen counts from 0 again, or the take fails.
+    fn clean_in(&mut self, into: &mut [u64], pass: Pass) -> Result<u64, TargetError> {
+        self.confirm()?;
+        _ = sched::yield_now(&hv::xen());
+        let stale = core::mem::take(&mut self.stale_dirty);
+        let stats = self.domctl.logdirty_clean(self.domid, into, frames(into), pass).map_err(translate)?;
+        Ok(u64::from(stats.dirty_count).saturating_sub(stale))
     }
 
     fn switch_on(&mut self) -> Result<(), TargetError> {
@@ -34,14 +46,14 @@ impl XenTarget {
 impl DirtyLog for XenTarget {
     fn enable(&mut self) -> Result<(), TargetError> {
         self.confirm()?;
-        self.switch_on()
+        self.switch_on()?;
+        self.stale_dirty = 0;
+        self.stale_dirty = self.dirty_count()?;
+        Ok(())
     }
 
     fn clean(&mut self, into: &mut [u64]) -> Result<u64, TargetError> {
-        self.confirm()?;
-        _ = sched::yield_now(&hv::xen());
-        let stats = self.domctl.logdirty_clean(self.domid, into, frames(into), Pass::Live).map_err(translate)?;
-        Ok(stats.dirty_count.into())
+        self.clean_in(into, Pass::Live)
     }
 
     fn peek(&mut self, into: &mut [u64]) -> Result<u64, TargetError> {
@@ -54,15 +66,12 @@ impl DirtyLog for XenTarget {
     }
 
     fn clean_final(&mut self, into: &mut [u64]) -> Result<u64, TargetError> {
-        self.confirm()?;
-        _ = sched::yield_now(&hv::xen());
-        let stats = self.domctl.logdirty_clean(self.domid, into, frames(into), Pass::Final).map_err(translate)?;
-        Ok(stats.dirty_count.into())
+        self.clean_in(into, Pass::Final)
     }
 
     fn dirty_count(&mut self) -> Result<u64, TargetError> {
         let stats = self.domctl.logdirty_stats(self.domid).map_err(translate)?;
-        Ok(stats.dirty_count.into())
+        Ok(u64::from(stats.dirty_count).saturating_sub(self.stale_dirty))
     }
 
     fn still_on(&mut self) -> Result<bool, TargetError> {

@@ -40,6 +40,8 @@ pub struct XenTarget {
     params: [u64; hvm::SAVED_PARAMS.len()],
     /// Room for a PV guest's vCPU, likewise.
     pub(super) vcpu: Option<VcpuRoom>,
+    /// What Xen's dirty count had in it when tracking was switched on.
+    pub(super) stale_dirty: u64,
 }
 
 /// Whose fault an error is.
@@ -81,6 +83,7 @@ impl XenTarget {
             context: Vec::new(),
             params: Default::default(),
             vcpu: None,
+            stale_dirty: 0,
         })
     }
 

@@ -318,7 +318,7 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
             dirty_current: self.counters.dirty,
             sent_round,
             sent_total: self.counters.pages + self.counters.zero,
-            unsent: work.tracking.send.count().saturating_add(work.tracking.deferred.count()),
+            unsent: work.unsent,
             growth: growth(dirty, took_ns).min(work.dirty_max - dirty),
             dirty_max: work.dirty_max,
             space_left,

@@ -97,11 +97,14 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
     }
 
     /// Fetches the bitmap and goes through it as often as the pause does: it joins what is to be sent, is counted and
-    /// emptied, and cut into batches. What it says stays in `skip` until the rehearsal is over.
+    /// emptied, and cut into batches. What it says stays in `skip` until the rehearsal is over. What is to be sent and
+    /// not dirty again is noted.
     fn rehearse_bitmap(&mut self) -> Result<u64, Trouble> {
-        let tracking = &mut Self::work(&mut self.work)?.tracking;
+        let work = Self::work(&mut self.work)?;
+        let tracking = &mut work.tracking;
         let dirty = self.target.peek(tracking.skip.words_mut())?;
-        core::hint::black_box(tracking.skip.count() + tracking.send.count());
+        work.unsent = tracking.send.count_without(&tracking.skip).saturating_add(tracking.deferred.count());
+        core::hint::black_box(tracking.skip.count());
         let mut at = 0;
         while at < tracking.end {
             at = tracking.batch.refill(&tracking.skip, true, at, tracking.end, |_| true);
@@ -126,8 +129,8 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
         Ok(())
     }
 
-    /// Pages of the guest into staging, where they replace the last ones: those that are dirty, while there is one.
-    /// Returns how many.
+    /// Pages of the guest into staging, where they replace the last ones: of those that are dirty, while there is one,
+    /// spread over all of them. Returns how many.
     fn try_copy(&mut self, most: usize) -> Result<u64, Trouble> {
         let work = Self::work(&mut self.work)?;
         let Some(staging) = work.staging.as_mut() else { return Ok(0) };
@@ -135,7 +138,11 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
         let most = usize::try_from(staging.capacity()).unwrap_or(BATCH_MAX).min(most);
         let dirty = work.on_top || tracking.skip.next(0, true).is_some();
         let set = if dirty { &tracking.skip } else { &tracking.populated };
-        tracking.batch.refill(set, true, 0, tracking.end, |gfn| work.on_top || tracking.populated.contains(gfn));
+        let (every, mut index) = ((set.count() / most.max(1) as u64).max(1), 0);
+        tracking.batch.refill(set, true, 0, tracking.end, |gfn| {
+            index += 1;
+            (index - 1) % every == 0 && (work.on_top || tracking.populated.contains(gfn))
+        });
         tracking.batch.truncate(most);
         staging.clear();
         let copied = tracking.batch.gfns().iter().filter(|&&gfn| staging.admit(gfn)).count();

@@ -41,6 +41,8 @@ pub(crate) struct Work {
     pub staging: Option<Staging>,
     pub spill: Spill,
     pub outlook: Outlook,
+    /// Left to be sent at the end of the last round, and not dirty again.
+    pub unsent: u64,
     /// The most that was dirty at the end of a round.
     pub dirty_max: u64,
     /// Pages with content that the space set aside has room for.
@@ -144,6 +146,7 @@ fn allocate(info: &DomainInfo, max_gfn: Gfn, take: &Take, options: &Options, on_
         staging,
         spill,
         outlook,
+        unsent: 0,
         dirty_max: 0,
         room_pages: 0,
         tot_pages: 0,

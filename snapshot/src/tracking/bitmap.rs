@@ -125,6 +125,12 @@ impl Bitmap {
         self.words.iter().zip(&other.words).all(|(word, theirs)| word & !theirs == 0)
     }
 
+    /// Number of gfns in the set that are not in `other`.
+    pub fn count_without(&self, other: &Self) -> u64 {
+        let others = other.words.iter().copied().chain(core::iter::repeat(0));
+        self.words.iter().zip(others).map(|(word, theirs)| u64::from((word & !theirs).count_ones())).sum()
+    }
+
     /// Number of gfns in the set.
     pub fn count(&self) -> u64 {
         self.words.iter().map(|word| u64::from(word.count_ones())).sum()
@@ -209,5 +215,17 @@ mod tests {
             prop_assert!(upper.next(0, true).is_none_or(|gfn| gfn.raw() >= border));
             prop_assert_eq!(found, model.into_iter().collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn what_is_not_in_another_is_counted() {
+        let set = |gfns: &[u64]| {
+            let mut set = Bitmap::try_new(Gfn::new(200)).unwrap();
+            gfns.iter().for_each(|&gfn| set.insert(Gfn::new(gfn)));
+            set
+        };
+        let (all, some) = (set(&[0, 5, 63, 64, 130]), set(&[5, 64, 7]));
+        assert_eq!((all.count_without(&some), some.count_without(&all), all.count_without(&all)), (3, 1, 0));
+        assert_eq!(all.count_without(&Bitmap::without_room()), 5);
     }
 }

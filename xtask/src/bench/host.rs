@@ -13,6 +13,7 @@ use qemu_tests::standing::Change;
 
 use super::plan::{Bed, Mechanism};
 use super::sample::{Backend, Numbers};
+use crate::simulate::replay;
 
 /// The longest run.
 const RUN_WAIT: Duration = Duration::from_secs(900);
@@ -197,6 +198,8 @@ fn take(lab: &Lab, name: &str, mode: &str) -> Result<Numbers> {
     ensure!(output.status == 0, "`{command}` ended with {}: {}", output.status, output.errors());
     let taken = serde_json::from_str(&output.text()).with_context(|| format!("`{command}`: {}", output.text()))?;
     lab.sh(&format!("livesave rm {name}@bench"))?;
+    // The simulator's policy, given what the stub recorded, must come to the same rounds and pages.
+    replay::run(&taken).context("the simulator does not agree with the stub")?;
     let numbers = Numbers::of_take(&taken);
     Ok(Numbers { total_us: taken.get("elapsed_us").and_then(serde_json::Value::as_u64), ..numbers })
 }

@@ -3,7 +3,7 @@
 mod mechanism;
 mod model;
 pub mod plot;
-mod replay;
+pub mod replay;
 mod report;
 mod shapes;
 mod study;
