@@ -5,8 +5,8 @@
 //! pause: whoever else wants the processor would have a whole time slice of it, ten times what the rest of a short
 //! pause takes, and the stub has slept a moment ago, waiting for the suspend.
 //!
-//! Xen's dirty count goes back to 0 at a CLEAN only (xen/arch/x86/mm/paging.c, paging_log_dirty_op): what was dirty when
-//! tracking was last switched off is in it when it is switched on again. That part is left out here.
+//! Xen's dirty count goes back to 0 at a CLEAN only (xen/arch/x86/mm/paging.c, paging_log_dirty_op): what was dirty
+//! when tracking was last switched off is in it when it is switched on again. That part is left out here.
 
 use snapshot::ports::{DirtyLog, TargetError};
 use xen_hypercall::shadow::Pass;

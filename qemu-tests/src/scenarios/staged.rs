@@ -1,6 +1,6 @@
 //! Mode `staged` on a guest that keeps writing: its pause is a fraction of that of `live` on the same guest, it sends
-//! little more than the memory, what it takes comes back right; with too little staging the pause is as predicted, pages
-//! that pack are packed, and one that would be too long is not begun.
+//! little more than the memory, what it takes comes back right; with too little staging the pause is as predicted,
+//! pages that pack are packed, and one that would be too long is not begun.
 //!
 //! On a machine of its own, whose disks QEMU throttles: the disk is what the pause with too little staging is about,
 //! not the emulation of three parties on one processor.

@@ -21,7 +21,6 @@ const SAMPLES: usize = 32;
 #[derive(Clone, Copy)]
 pub(super) struct Start {
     meter: Meter,
-    pace: Pace,
     pages: u64,
     zero: u64,
 }
@@ -155,11 +154,14 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
     /// Before a round copies.
     pub(super) fn start(&mut self) -> Result<Start, Trouble> {
         let (pages, zero) = (self.counters.pages, self.counters.zero);
-        Ok(Start { meter: self.meter()?, pace: self.recorder.pace(), pages, zero })
+        let pace = self.recorder.pace();
+        Self::work(&mut self.work)?.first_pace.get_or_insert(pace);
+        Ok(Start { meter: self.meter()?, pages, zero })
     }
 
     /// After each round: what a page costs that goes to the store, and what its device needs for what it is given, if
     /// enough went there. The device is waited for, so that the next to give it pages finds it as the pause will: idle.
+    /// Its rate is of all rounds together: a short one is decided by how it begins.
     pub(super) fn price_the_store(&mut self, start: Start) -> Result<(), Trouble> {
         if !self.policy.is_staged() {
             return Ok(());
@@ -168,8 +170,9 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
         self.recorder.settle()?;
         let pace = self.recorder.pace();
         let (pages, zero) = (self.counters.pages - start.pages, self.counters.zero - start.zero);
-        let outlook = &mut Self::work(&mut self.work)?.outlook;
-        outlook.disk = outlook.disk.learnt(start.pace, pace);
+        let work = Self::work(&mut self.work)?;
+        let outlook = &mut work.outlook;
+        outlook.disk = outlook.disk.learnt(work.first_pace.unwrap_or(pace), pace);
         if pages >= TELLING_PAGES {
             // A page of zeros is mapped, copied and looked at, no more.
             outlook.store_ns = worked_ns.saturating_sub(zero.saturating_mul(outlook.stage_ns)) / pages;

@@ -11,7 +11,7 @@ use super::recorder::{Attachment, Ground, NewTake, Recorder};
 use super::records::Records;
 use crate::fault::Fault;
 use crate::policy::{Outlook, Policy};
-use crate::ports::{DomainInfo, PAGE_SIZE};
+use crate::ports::{DomainInfo, PAGE_SIZE, Pace};
 use crate::request::{Kind, Take};
 use crate::session::Trouble;
 use crate::staging::Staging;
@@ -41,6 +41,8 @@ pub(crate) struct Work {
     pub staging: Option<Staging>,
     pub spill: Spill,
     pub outlook: Outlook,
+    /// What the store's device had done before the first round.
+    pub first_pace: Option<Pace>,
     /// Left to be sent at the end of the last round, and not dirty again.
     pub unsent: u64,
     /// The most that was dirty at the end of a round.
@@ -146,6 +148,7 @@ fn allocate(info: &DomainInfo, max_gfn: Gfn, take: &Take, options: &Options, on_
         staging,
         spill,
         outlook,
+        first_pace: None,
         unsent: 0,
         dirty_max: 0,
         room_pages: 0,
