@@ -9,7 +9,7 @@ use super::meter::Meter;
 use super::recorder::Recorder;
 use crate::fault::Fault;
 use crate::policy::Outlook;
-use crate::ports::{BATCH_MAX, Clock, Control, Pace};
+use crate::ports::{BATCH_MAX, Clock, Control};
 use crate::session::{Trouble, limits};
 
 /// A round with fewer pages says nothing about the price of a page.
