@@ -183,4 +183,45 @@ pub mod tests {
         assert_eq!(open(&place(&short)).err().unwrap().exit, Exit::BadStore);
         std::fs::remove_file(short).unwrap();
     }
+
+    /// The refusal says this, and the file is what it was.
+    fn refused(path: &std::path::Path, exit: Exit, says: &str) {
+        let before = std::fs::read(path).unwrap();
+        let failure = open(&place(path)).err().unwrap();
+        assert_eq!(failure.exit, exit, "{}", failure.what);
+        assert!(failure.what.contains(says), "{}", failure.what);
+        assert!(!failure.way_out().is_empty());
+        assert!(std::fs::read(path).unwrap() == before, "{says}: something was written");
+    }
+
+    #[test]
+    fn a_bad_store_is_named_and_left_as_it_is() {
+        let path = scratch("catalog-bad", 8 << 20);
+        refused(&path, Exit::NoStore, "holds no store");
+        std::fs::write(&path, vec![0x5a; 8 << 20]).unwrap();
+        refused(&path, Exit::NoStore, "something else than a store");
+        std::fs::write(&path, vec![0; 4096]).unwrap();
+        refused(&path, Exit::NoSpace, "a store needs");
+        std::fs::remove_file(&path).unwrap();
+        let path = sample("catalog-size");
+        let length = |bytes: u64| std::fs::File::options().write(true).open(&path).unwrap().set_len(bytes).unwrap();
+        length(80 << 20);
+        assert_eq!(open(&place(&path)).unwrap().list().unwrap().len(), 1, "a device that grew");
+        length(63 << 20);
+        refused(&path, Exit::BadStore, "has 64512 KiB, the store 65536 KiB: it shrank");
+        std::fs::remove_file(path).unwrap();
+    }
+
+    /// Stores that only a later version could make: the words of the store itself are kept.
+    #[test]
+    fn a_newer_store_says_that_livesave_is_too_old() {
+        for (error, says) in [
+            (StoreError::NewerVersion { found: 2 }, "the store has version 2"),
+            (StoreError::UnknownFeatures { bits: 4 }, "features unknown here (0x4)"),
+        ] {
+            let failure = trouble("/dev/x", error);
+            assert_eq!((failure.exit, failure.way_out()), (Exit::BadStore, "upgrade livesave"));
+            assert!(failure.what.contains(says) && failure.what.starts_with("/dev/x"), "{}", failure.what);
+        }
+    }
 }

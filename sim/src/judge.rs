@@ -161,13 +161,8 @@ pub fn honest<D: BlockDevice>(device: D, known: &[Held]) -> Result<Given, String
     Ok(given)
 }
 
-/// Whether `store check` has anything to say.
-pub fn told(disk: Disk) -> bool {
-    let checked = Catalog::open(disk).ok().and_then(|mut catalog| catalog.check(true, &mut |_, _| {}).ok());
-    checked.is_none_or(|report| !report.first.is_empty())
-}
-
-fn honest_one<D: BlockDevice>(catalog: &mut Catalog<D>, name: &str, expected: &Pages) -> Result<Given, String> {
+/// Reads one snapshot. `Err` is something that is wrong; damage that was noticed is counted.
+pub fn honest_one<D: BlockDevice>(catalog: &mut Catalog<D>, name: &str, expected: &Pages) -> Result<Given, String> {
     let mut given = Given::default();
     let Ok(mut snapshot) = catalog.snapshot(name) else { return Ok(Given { refused: 1, ..given }) };
     match snapshot.attachment(AttachmentKind::CONFIG_JSON) {

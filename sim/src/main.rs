@@ -4,6 +4,7 @@
 //! Deterministic: seed and workload give the same run again. `cargo xtask sim` runs it. It uses the store as the stub
 //! does, with nothing of its own between the two but the disk.
 
+mod bits;
 mod content;
 mod crashes;
 mod disk;
@@ -60,9 +61,9 @@ enum Part {
         #[arg(long)]
         only: Option<String>,
     },
-    /// Flip every bit of a small store
+    /// Flip single bits of a small store
     Bits {
-        /// Really every one, also where nothing but pages lies
+        /// Really every one
         #[arg(long)]
         every: bool,
     },
@@ -127,7 +128,7 @@ fn main() -> anyhow::Result<()> {
             crashes::run(crashes.seed, crashes.seeds, only, crashes.least)
         }
         Some(Part::Sabotage { only }) => sabotage::run_all(only.as_deref().unwrap_or_default()),
-        Some(Part::Bits { every }) => rot::bits(every),
+        Some(Part::Bits { every }) => bits::table(if every { bits::Bits::Every } else { bits::Bits::Some }),
         Some(Part::Fuzz { inputs, seed, target }) => fuzz::run(inputs, seed, target.as_deref()),
         Some(Part::Bounded { mib }) => take::table(mib),
         Some(Part::Space { mib, takes, keep, seed }) => space::table(mib, takes, keep, seed),

@@ -1,102 +1,20 @@
-//! Damage to what lies still: every bit of a small store; flips, swaps, stale and misdirected blocks in a large one.
+//! Damage to what lies still in a large store: flips, swaps, stale and misdirected blocks.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use anyhow::{Result, ensure};
-use snapshot::store::{Geometry, layout};
 
-use crate::content::{Held, Pages, Run, packed_run, run};
+use crate::content::{Held, Pages, Run};
 use crate::disk::Disk;
-use crate::history::{History, SMALL};
+use crate::history::History;
 use crate::image::{Block, Image};
-use crate::judge::{honest, told};
+use crate::judge::honest;
 use crate::replay;
 use crate::rng::Rng;
 
-/// Bytes at the start and the end of a block in which every bit is tried; of the rest one bit in `STRIDE`.
-const DENSE: usize = 384;
-const TAIL: usize = 16;
-const STRIDE: usize = 11;
 /// Pages of one snapshot in the large store.
 const LARGE_PAGES: u64 = 30_000;
-
-/// Every bit of a small store; with `every` really all, otherwise all where structures lie and some of the rest.
-pub fn bits(every: bool) -> Result<()> {
-    replay::note("rot-bits", 0);
-    let (image, held) = small();
-    let flips = Flips { image: &image, held: &held };
-    let mut sums: BTreeMap<&str, [u64; 3]> = BTreeMap::new();
-    for at in image.used() {
-        let kind = flips.kind(at);
-        for bit in (0..4096 * 8).filter(|bit| every || chosen(*bit)) {
-            let sum = sums.entry(kind).or_default();
-            sum[0] += 1;
-            let (noticed, harmless) = flips.one(at, bit)?;
-            sum[1] += u64::from(noticed);
-            sum[2] += u64::from(harmless);
-        }
-    }
-    println!(
-        "     bits   noticed  harmless  (noticed: by a reader or by store check; harmless: every page is read right)"
-    );
-    for (kind, [tried, noticed, harmless]) in &sums {
-        println!("{tried:>9} {noticed:>9} {harmless:>9}  {kind}");
-        ensure!(!kind.starts_with("one copy") || *noticed == *tried, "{kind}: flips that nobody noticed");
-        ensure!(!kind.starts_with("two copies") || *harmless == *tried, "{kind}: flips that did harm");
-    }
-    Ok(())
-}
-
-fn chosen(bit: usize) -> bool {
-    let byte = bit / 8;
-    !(DENSE..4096 - TAIL).contains(&byte) || bit.is_multiple_of(STRIDE)
-}
-
-/// Pages as they are, packed, equal and zero, in two snapshots.
-fn small() -> (Image, Held) {
-    let snapshots = [("a@1", vec![run(0, 4, 1)]), ("a@2", vec![packed_run(0, 6, 2)])];
-    let history = History::with(SMALL, &snapshots);
-    (history.disk.image(), history.possible.last().cloned().flatten())
-}
-
-struct Flips<'a> {
-    image: &'a Image,
-    held: &'a Held,
-}
-
-impl Flips<'_> {
-    /// What lies in a block, as far as it decides what a flip may do.
-    fn kind(&self, at: u64) -> &'static str {
-        let magic = self.image.bytes(at);
-        let Ok(geometry) = Geometry::of(SMALL) else { return "" };
-        let first = u64::from(geometry.first_segment) * layout::SEGMENT_BLOCKS;
-        if at < first || at >= geometry.mirror(layout::META_FIRST) {
-            return if at == 0 || at == SMALL - 1 { "two copies: superblock" } else { "two copies: meta area" };
-        }
-        let pages = self.held.iter().flat_map(|held| held.values()).flat_map(|pages| pages.values());
-        match magic {
-            bytes if bytes.starts_with(b"LSRO") => "one copy: root",
-            bytes if bytes.starts_with(b"LSRL") => "one copy: leaf of a run",
-            bytes if bytes.starts_with(b"LSSS") => "one copy: set of segments",
-            bytes if bytes.starts_with(b"{}") => "one copy: attachment",
-            bytes if pages.clone().any(|page| page.bytes == bytes) => "one copy: page",
-            _ => "packed pages and the room beside them",
-        }
-    }
-
-    /// Flips one bit: whether it is noticed, and whether it is harmless. One that is neither is an error.
-    fn one(&self, at: u64, bit: usize) -> Result<(bool, bool)> {
-        let mut image = self.image.clone();
-        image.flip(at, bit);
-        let disk = Disk::with(SMALL, image);
-        let given = honest(disk.clone(), std::slice::from_ref(self.held));
-        match given {
-            Ok(given) => Ok((given.refused > 0 || told(disk), given.refused == 0)),
-            Err(error) => anyhow::bail!("block {at}, bit {bit}: {error}"),
-        }
-    }
-}
 
 /// Random damage in a store of so many MiB of pages: batches of events, after each of which everything is read.
 pub fn random(mib: u64, events: u64, batch: u64, seed: u64) -> Result<()> {

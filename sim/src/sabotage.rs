@@ -3,13 +3,12 @@
 use anyhow::{Result, bail, ensure};
 use snapshot::store::{Catalog, LEASE_PATIENCE_NS, Lease, Safeguard, StoreError, StoreId};
 
+use crate::bits::{self, Bits};
 use crate::content::{flatten, run};
-use crate::disk::{Disk, Faults, Phase, Window};
+use crate::disk::{Faults, Phase, Window};
 use crate::explore::{Effort, explore};
-use crate::history::{History, TIGHT, with};
-use crate::image::Image;
-use crate::judge::{Verdict, honest};
-use crate::rng::Rng;
+use crate::history::{History, TIGHT};
+use crate::judge::Verdict;
 use crate::workloads::{self, Work};
 use crate::{faults, replay};
 
@@ -79,9 +78,6 @@ const SEEDS: u64 = 2;
 const CHAINS: u64 = 400;
 /// Flushes of `reuse` that fail once.
 const FAILED_FLUSHES: u64 = 17;
-/// Bits at the start of each block that are flipped, and how many of the others.
-const FIRST_BITS: u64 = 16 * 8;
-const FLIPS: u64 = 8;
 
 /// Something that finds what is missing, and says where.
 type Found = Option<(String, String)>;
@@ -147,7 +143,7 @@ fn search(places: &[Where], plan: Faults) -> Found {
             replay::note(name, seed);
             Some((format!("{name} {seed}"), work(seed, plan).wrong.into_iter().next()?))
         }),
-        Flips => Some(("flipped bits".to_owned(), flips().err()?)),
+        Flips => Some(("flipped bits".to_owned(), bits::sweep(Bits::Few).err()?.to_string())),
         Errors => Some(("errors".to_owned(), faults::all(0).wrong.into_iter().next()?)),
     })
 }
@@ -183,24 +179,4 @@ fn beside_a_reader() -> Verdict {
     store.set_now(2 + LEASE_PATIENCE_NS);
     store.reclaim().map_err(said)?;
     if count == wanted.len() { Ok(()) } else { Err(format!("{count} of {} pages", wanted.len())) }
-}
-
-/// A few bits of every block: nothing wrong is handed out, and what has a second copy is not missed.
-fn flips() -> Verdict {
-    let history = History::with(TIGHT, &[("a@1", vec![run(0, 6, 1)])]);
-    let (image, held) = (history.disk.image(), with(&None, "a@1", flatten(&[run(0, 6, 1)])));
-    let mut rng = Rng(3);
-    for at in image.used() {
-        for number in 0..FIRST_BITS + FLIPS {
-            let bit = if number < FIRST_BITS { number } else { rng.below(300 * 8) };
-            let mut damaged: Image = image.clone();
-            damaged.flip(at, usize::try_from(bit).unwrap_or(0));
-            let given = honest(Disk::with(TIGHT, damaged), std::slice::from_ref(&held))
-                .map_err(|error| format!("block {at}: {error}"))?;
-            if at < 256 && given.refused > 0 {
-                return Err(format!("block {at} has a second copy, and was missed"));
-            }
-        }
-    }
-    Ok(())
 }

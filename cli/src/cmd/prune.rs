@@ -81,7 +81,10 @@ mod tests {
         let path = sample("prune");
         let place = Place { stub: String::new(), store: Some(path.clone()), json: true };
         for line in ["livesave prune web01", "livesave prune web01 --keep-last 0"] {
-            assert_eq!(run(&prune(line), &place).unwrap_err().exit, Exit::Usage, "{line}");
+            let failure = run(&prune(line), &place).unwrap_err();
+            assert_eq!(failure.exit, Exit::Usage, "{line}");
+            assert!(failure.what.contains("keep none of the 1 snapshots of 'web01'"), "{}", failure.what);
+            assert!(failure.way_out().contains("--force"), "{}", failure.way_out());
         }
         run(&prune("livesave prune web01 --dry-run"), &place).unwrap();
         run(&prune("livesave prune web01 --keep-daily 1"), &place).unwrap();

@@ -154,3 +154,78 @@ impl InFlight {
         self.slots.iter().filter(|slot| slot.used == Use::InFlight).map(|slot| slot.issued_ns).min()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::request::code;
+    use super::*;
+
+    fn answer(id: u64) -> Response {
+        Response { id, operation: code(Op::Write), status: 0 }
+    }
+
+    /// Slots whose next generations are around the wrap of the 32 bits, with any number of slots taken: an id is
+    /// believed once, while its request is at the backend, and never again within all generations that are tried.
+    #[test]
+    fn every_id_is_good_once_around_the_wrap() {
+        for (slots, before) in (1..=4).flat_map(|slots| (0..=5).map(move |before| (slots, before))) {
+            let mut inflight = InFlight::new(slots, 8, 1);
+            inflight.slots.iter_mut().for_each(|slot| slot.generation = u32::MAX - before);
+            let mut old = Vec::new();
+            for round in 0..12 {
+                let opened: Vec<usize> = core::iter::from_fn(|| inflight.open(Op::Write, round)).collect();
+                assert_eq!(opened.len(), slots);
+                let ids: Vec<u64> = opened.iter().map(|index| inflight.id(*index)).collect();
+                assert!(ids.iter().all(|id| !old.contains(id)), "an id came again");
+                refused(&mut inflight, &old, &ids);
+                opened.iter().for_each(|index| inflight.launch(*index, 0, false));
+                refused(&mut inflight, &old, &[]);
+                for (index, id) in opened.iter().zip(&ids) {
+                    assert_eq!(inflight.land(&answer(*id)), Ok((*index, Outcome::Done)));
+                    refused(&mut inflight, &[], &[*id]);
+                }
+                assert_eq!(inflight.flying(), 0);
+                opened.iter().for_each(|index| inflight.free(*index));
+                refused(&mut inflight, &old, &ids);
+                old.extend(ids);
+            }
+        }
+    }
+
+    /// None of these ids is believed, nor any that differs from one of them in a single bit and was never given.
+    fn refused(inflight: &mut InFlight, old: &[u64], now: &[u64]) {
+        for id in old.iter().chain(now) {
+            assert_eq!(inflight.land(&answer(*id)), Err(Violation::BadId(*id)));
+        }
+        let flying: Vec<u64> = (0..inflight.slots.len())
+            .filter(|index| inflight.slot(*index).used == Use::InFlight)
+            .map(|index| inflight.id(index))
+            .collect();
+        for id in old.iter().chain(now).flat_map(|id| (0..64).map(move |bit| id ^ 1 << bit)) {
+            assert!(flying.contains(&id) || inflight.land(&answer(id)) == Err(Violation::BadId(id)));
+        }
+    }
+
+    /// Every index of pages: in the pool or in one slot, whatever is opened and freed in whatever order.
+    #[test]
+    fn a_page_is_in_the_pool_or_in_one_slot() {
+        for code in 0..4u32.pow(7) {
+            let mut inflight = InFlight::new(2, 3, 2);
+            for step in (0..7).map(|step| code / 4u32.pow(step) % 4) {
+                match step {
+                    0 => _ = inflight.open(Op::Write, 0),
+                    1 | 2 if inflight.slot(step as usize - 1).used == Use::Open => {
+                        _ = inflight.add_page(step as usize - 1);
+                    }
+                    3 if inflight.slot(0).used == Use::Open => inflight.free(0),
+                    _ => {}
+                }
+                let held = inflight.slots.iter().flat_map(|slot| &slot.pages);
+                let mut pages: Vec<u16> = held.chain(&inflight.pool).copied().collect();
+                pages.sort_unstable();
+                assert_eq!(pages, [0, 1, 2]);
+                assert!(inflight.slots.iter().all(|slot| slot.used != Use::Free || slot.pages.is_empty()));
+            }
+        }
+    }
+}

@@ -170,4 +170,103 @@ mod tests {
         }
         heap::free_page(page);
     }
+
+    fn sized(size: u32) -> Layout {
+        Layout { size, ..LAYOUT }
+    }
+
+    /// Where both indices may stand: everywhere around the wrap of the index, at every place of the ring.
+    fn starts(size: u32) -> impl Iterator<Item = u32> {
+        (0..4 * size + 2).map(move |n| n.wrapping_sub(2 * size + 1))
+    }
+
+    /// A page that holds nothing but a pattern where the ring and what follows it lie.
+    fn patterned(size: u32, cons: u32, prod: u32) -> SharedPage {
+        let page = heap::alloc_page();
+        let pattern: std::vec::Vec<u8> = (0..size as u8 + 8).map(|at| 100 + at).collect();
+        page.write_bytes(LAYOUT.data, &pattern);
+        page.store_u32(LAYOUT.cons, cons);
+        page.store_u32(LAYOUT.prod, prod);
+        page
+    }
+
+    fn byte(page: &SharedPage, index: u32, size: u32) -> u8 {
+        let mut one = [0];
+        page.read_bytes(LAYOUT.data + (index & (size - 1)) as usize, &mut one);
+        one[0]
+    }
+
+    /// Every size, every position around the wrap, every fill, every length: what fits is written where the peer reads
+    /// it, and nothing else changes.
+    #[test]
+    fn every_push_around_the_wrap() {
+        for (size, cons) in [1, 2, 4, 8, 16].into_iter().flat_map(|size| starts(size).map(move |cons| (size, cons))) {
+            for (used, length) in (0..=size).flat_map(|used| (0..=size + 1).map(move |length| (used, length))) {
+                let prod = cons.wrapping_add(used);
+                let page = patterned(size, cons, prod);
+                let bytes: std::vec::Vec<u8> = (0..length as u8).collect();
+                let mut producer = Producer::attach(sized(size), &page);
+                let count = length.min(size - used);
+                assert_eq!(producer.push(&page, &bytes), Ok(count as usize), "{size} {cons} {used} {length}");
+                assert_eq!(page.load_u32(LAYOUT.prod), prod.wrapping_add(count));
+                assert_eq!(page.load_u32(LAYOUT.cons), cons);
+                for at in 0..size {
+                    let index = prod.wrapping_add(at);
+                    let old = 100 + (index & (size - 1)) as u8;
+                    assert_eq!(byte(&page, index, size), if at < count { at as u8 } else { old });
+                }
+                let mut behind = [0; 8];
+                page.read_bytes(LAYOUT.data + size as usize, &mut behind);
+                assert_eq!(behind, core::array::from_fn(|at| 100 + size as u8 + at as u8));
+                heap::free_page(page);
+            }
+        }
+    }
+
+    #[test]
+    fn every_pull_around_the_wrap() {
+        for (size, cons) in [1, 2, 4, 8, 16].into_iter().flat_map(|size| starts(size).map(move |cons| (size, cons))) {
+            for (ready, length) in (0..=size).flat_map(|ready| (0..=size + 1).map(move |length| (ready, length))) {
+                let page = patterned(size, cons, cons.wrapping_add(ready));
+                let mut into = [0; 20];
+                let mut consumer = Consumer::attach(sized(size), &page);
+                let count = length.min(ready);
+                let pulled = consumer.pull(&page, &mut into[..length as usize]);
+                assert_eq!(pulled, Ok(count as usize), "{size} {cons} {ready} {length}");
+                assert_eq!(page.load_u32(LAYOUT.cons), cons.wrapping_add(count));
+                assert_eq!(page.load_u32(LAYOUT.prod), cons.wrapping_add(ready));
+                for (at, found) in (0..).zip(into) {
+                    let there = 100 + (cons.wrapping_add(at) & (size - 1)) as u8;
+                    assert_eq!(found, if at < count { there } else { 0 });
+                }
+                heap::free_page(page);
+            }
+        }
+    }
+
+    /// Every distance up to some rings, and around each power of two: legal up to the size, refused beyond.
+    #[test]
+    fn every_distance_is_legal_or_refused() {
+        let page = heap::alloc_page();
+        let powers = (0..32).flat_map(|bit| (0..5).map(move |n| (1u32 << bit).wrapping_add(n).wrapping_sub(2)));
+        let distances: std::vec::Vec<u32> = (0..200).chain(powers).collect();
+        for (size, ours) in
+            [1, 16, 64, 1024, 2048].into_iter().flat_map(|size| [0u32, 7, !0, !0 - 9].map(|at| (size, at)))
+        {
+            for distance in &distances {
+                let (before, behind) = (ours.wrapping_sub(*distance), ours.wrapping_add(*distance));
+                page.store_u32(LAYOUT.prod, ours);
+                let mut producer = Producer::attach(sized(size), &page);
+                page.store_u32(LAYOUT.cons, before);
+                let refused = Err(BadIndex { ours, theirs: before });
+                assert_eq!(producer.push(&page, &[]), if *distance <= size { Ok(0) } else { refused });
+                page.store_u32(LAYOUT.cons, ours);
+                let mut consumer = Consumer::attach(sized(size), &page);
+                page.store_u32(LAYOUT.prod, behind);
+                let refused = Err(BadIndex { ours, theirs: behind });
+                assert_eq!(consumer.pull(&page, &mut []), if *distance <= size { Ok(0) } else { refused });
+            }
+        }
+        heap::free_page(page);
+    }
 }

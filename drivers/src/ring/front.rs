@@ -198,4 +198,68 @@ mod tests {
             assert_eq!(ring.ready(), Err(BadIndex { ours: 1, theirs }));
         }
     }
+
+    /// The indices of the ring stand here: `rsp_cons`, then `req_prod`, of which all but `hidden` are published.
+    fn stand(ring: &mut FrontRing<FakePlatform, 14>, cons: u32, prod: u32, hidden: u32) {
+        (ring.rsp_cons, ring.req_prod, ring.published) = (cons, prod, prod.wrapping_sub(hidden));
+    }
+
+    /// Every fill of every ring, with the wrap of the index at every slot: the slots of a ring are its own, one more
+    /// request is taken exactly if one is free, and of what the backend may claim only what was published is believed.
+    #[test]
+    fn every_fill_around_the_wrap() {
+        let host = FakeHost::default();
+        for (pages, size) in [(1, 32), (2, 64), (4, 128)] {
+            let mut ring = ring(&host, pages);
+            let end = pages * PAGE_SIZE;
+            for cons in (0..2 * size + 2u32).map(|n| n.wrapping_sub(size + 1)) {
+                let slots: std::vec::Vec<usize> = (0..size).map(|n| ring.slot(cons.wrapping_add(n))).collect();
+                let mut sorted = slots.clone();
+                sorted.sort_unstable();
+                assert!(sorted.windows(2).all(|pair| pair[0] + 14 * 8 <= pair[1]) && sorted[0] == SLOTS);
+                assert!(sorted.iter().all(|at| at + 14 * 8 <= end));
+                assert_eq!(ring.slot(cons.wrapping_add(size)), slots[0]);
+                for used in [0, 1, size / 2, size - 1, size] {
+                    stand(&mut ring, cons, cons.wrapping_add(used), 0);
+                    assert_eq!((ring.outstanding(), ring.push(&[7; 14])), (used, used < size));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_claim_of_the_backend_around_the_wrap() {
+        let host = FakeHost::default();
+        let mut ring = ring(&host, 1);
+        let far = [1 << 15, 1 << 16, 1 << 31, (1 << 31) + 1, u32::MAX - 64, u32::MAX - 1, u32::MAX];
+        for cons in (0..100u32).map(|n| n.wrapping_sub(66)) {
+            for (used, hidden) in (0..=32).flat_map(|used| [0, 1, 5].map(|hidden| (used, hidden.min(used)))) {
+                stand(&mut ring, cons, cons.wrapping_add(used), hidden);
+                for distance in (0..68).chain(far) {
+                    let theirs = cons.wrapping_add(distance);
+                    ring.pages.page(0).store_u32(RSP_PROD, theirs);
+                    let refused = Err(BadIndex { ours: ring.published, theirs });
+                    let legal = distance <= used - hidden;
+                    assert_eq!(ring.ready(), if legal { Ok(distance) } else { refused }, "{cons} {used} {distance}");
+                }
+            }
+        }
+    }
+
+    /// An event is due exactly if the index that the backend asked for is among those published now.
+    #[test]
+    fn every_event_around_the_wrap() {
+        let host = FakeHost::default();
+        let mut ring = ring(&host, 1);
+        for old in (0..70u32).map(|n| n.wrapping_sub(35)) {
+            for (new, distance) in (0..=32u32).flat_map(|new| (0..70u32).map(move |distance| (new, distance))) {
+                stand(&mut ring, old, old.wrapping_add(new), new);
+                let wanted = old.wrapping_add(distance).wrapping_sub(33);
+                ring.pages.page(0).store_u32(REQ_EVENT, wanted);
+                let due = (1..=new).any(|n| old.wrapping_add(n) == wanted);
+                assert_eq!(ring.publish(), due, "{old} + {new}, wanted {wanted}");
+                assert_eq!(ring.published, ring.req_prod);
+            }
+        }
+    }
 }

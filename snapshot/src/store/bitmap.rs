@@ -165,4 +165,86 @@ mod tests {
         map.set(3);
         assert_eq!((map.first_clear(4), map.count()), (None, 130));
     }
+
+    fn with(len: u32, first: u32, content: u64) -> Bitmap {
+        let mut map = Bitmap::new(len);
+        (0..64).filter(|bit| content >> bit & 1 == 1).for_each(|bit| map.set(first + bit));
+        map
+    }
+
+    /// Asks everything at every position, and compares with the bits one by one.
+    fn compare(map: &Bitmap, has: impl Fn(u32) -> bool) {
+        let len = map.len();
+        let bits: Vec<u32> = (0..len).filter(|bit| has(*bit)).collect();
+        assert_eq!(map.count() as usize, bits.len());
+        assert!(map.iter().eq(bits.iter().copied()));
+        assert_eq!(Bitmap::decode(&map.encode(), len).as_ref(), Some(map));
+        for from in 0..len + 2 {
+            let clear = (from..len).find(|bit| !has(*bit)).or_else(|| (0..from.min(len)).find(|bit| !has(*bit)));
+            assert_eq!(map.first_clear(from), clear, "{bits:?} of {len}, from {from}");
+            assert_eq!(map.get(from), from < len && has(from));
+        }
+    }
+
+    #[test]
+    fn every_content_of_every_small_bitmap() {
+        for (len, content) in (0..=13).flat_map(|len| (0..1u64 << len).map(move |content| (len, content))) {
+            compare(&with(len, 0, content), |bit| content >> bit & 1 == 1);
+        }
+    }
+
+    /// With the rest clear, and with the rest set.
+    #[test]
+    fn every_content_across_a_border_of_words() {
+        for (len, first) in [(64, 56), (65, 57), (68, 60), (128, 60), (130, 122)] {
+            for content in 0..1u64 << 8 {
+                let inside = move |bit: u32| (first..first + 8).contains(&bit);
+                let has = move |bit: u32| inside(bit) && content >> (bit - first) & 1 == 1;
+                compare(&with(len, first, content), has);
+                let mut rest = with(len, first, content);
+                (0..len).filter(|bit| !inside(*bit)).for_each(|bit| rest.set(bit));
+                compare(&rest, |bit| has(bit) || !inside(bit));
+            }
+        }
+    }
+
+    #[test]
+    fn every_change_and_every_pair() {
+        for one in 0..1u64 << 7 {
+            for at in 0..72 {
+                let (mut set, mut cleared) = (with(68, 61, one), with(68, 61, one));
+                set.set(at);
+                cleared.clear(at);
+                let before = |bit: u32| bit >= 61 && one >> (bit - 61) & 1 == 1;
+                assert!(set.iter().eq((0..68).filter(|bit| before(*bit) || *bit == at)));
+                assert!(cleared.iter().eq((0..68).filter(|bit| before(*bit) && *bit != at)));
+            }
+            for two in 0..1u64 << 7 {
+                let other = with(68, 61, two);
+                let (mut all, mut less) = (with(68, 61, one), with(68, 61, one));
+                assert_eq!(all.meets(&other), one & two != 0);
+                all.merge(&other);
+                less.subtract(&other);
+                assert_eq!((all, less), (with(68, 61, one | two), with(68, 61, one & !two)));
+            }
+        }
+    }
+
+    /// Every mask of a group, and every length: what names a bit beyond the end, or nothing, is refused.
+    #[test]
+    fn every_mask_that_a_disk_may_say() {
+        for (len, number) in (60..=76).flat_map(|len| [(len, 0), (len, 1), (len, 2), (len, u32::MAX)]) {
+            for mask in 0..1u64 << 13 {
+                let mut raw = with(64, 0, 1).encode();
+                raw[16..20].copy_from_slice(&number.to_le_bytes());
+                raw[24..32].copy_from_slice(&mask.to_le_bytes());
+                let fits = u64::from(number) * 64 + 64 - u64::from(mask.leading_zeros()) <= u64::from(len);
+                let found = Bitmap::decode(&raw, len);
+                assert_eq!(found.is_some(), mask != 0 && fits, "group {number}, mask {mask:#x}, {len} segments");
+                assert!(
+                    found.is_none_or(|found| found.count() == mask.count_ones() && found.iter().all(|bit| bit < len))
+                );
+            }
+        }
+    }
 }

@@ -18,7 +18,7 @@ impl fmt::Display for Digest {
 }
 
 /// The keys of one store.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct Keys {
     page: [u8; 32],
     meta: [u8; 32],

@@ -198,4 +198,56 @@ mod tests {
         let crossing = Entry { gfn: 0, end: 1, what: What::Data { place, digest: Digest::default() } };
         assert_eq!(Entry::parse(&crossing.encode(), &geometry()), None, "across the end of its segment");
     }
+
+    fn raw(shape: u16, unit: u16) -> [u8; field::SIZE] {
+        let mut raw = [0; field::SIZE];
+        field::PLACE.put(&mut raw, &unit.to_le_bytes());
+        field::SHAPE.put(&mut raw, &shape.to_le_bytes());
+        raw
+    }
+
+    /// Every shape at every offset of the first and the last block of a segment: what is believed lies inside the
+    /// segment, covers as many blocks as its bytes do, and is written as it was read.
+    #[test]
+    fn every_shape_at_every_offset() {
+        let geometry = geometry();
+        for unit in (0..UNITS_PER_BLOCK).chain(u16::MAX - (UNITS_PER_BLOCK - 1)..=u16::MAX) {
+            let from = u32::from(unit) * 16;
+            for shape in 2 << STORED_BITS..=u16::MAX {
+                let (encoding, stored) = (shape >> 13, u32::from(shape & 0x1fff));
+                let inside = from + stored <= 1 << 20;
+                let legal = match encoding {
+                    2 => stored == 4096 && from % 4096 == 0,
+                    3 => (1..4096).contains(&stored) && inside,
+                    _ => false,
+                };
+                let bytes = raw(shape, unit);
+                let found = Entry::parse(&bytes, &geometry);
+                assert_eq!(found.is_some(), legal, "shape {shape:#x}, unit {unit:#x}");
+                let Some(Entry { what: What::Data { place, .. }, .. }) = found else { continue };
+                let (first, last) = (from / 4096, (from + stored - 1) / 4096);
+                assert_eq!(place.slot(), u64::from(first));
+                assert_eq!(place.blocks(), u64::from(last - first + 1));
+                assert_eq!((place.within() as u32, place.packed()), (from % 4096, encoding == 3));
+                assert_eq!(found.map(|entry| entry.encode()), Some(bytes));
+            }
+        }
+    }
+
+    /// Every place of a raw page, and every length of a packed one in every block.
+    #[test]
+    fn every_place_is_written_and_read() {
+        let geometry = geometry();
+        let read = |place| {
+            let entry = Entry { gfn: 5, end: 6, what: What::Data { place, digest: Digest([3; 16]) } };
+            Entry::parse(&entry.encode(), &geometry) == Some(entry)
+        };
+        for slot in 0..=u8::MAX {
+            assert!(read(Place::raw(SegmentId(9), slot)));
+            let unit = u16::from(slot) * UNITS_PER_BLOCK;
+            assert!((1..RAW_BYTES).all(|stored| read(Place { segment: SegmentId(9), unit, stored })));
+        }
+        let known = |id| read(Place::raw(SegmentId(id), 0));
+        assert!((0..200).chain([u32::MAX]).all(|id| known(id) == (id < geometry.segments)));
+    }
 }

@@ -196,4 +196,77 @@ mod tests {
             assert!(u64::from(geometry.segments) <= geometry.leaves * TABLE_LEAF_ENTRIES, "{blocks}");
         }
     }
+
+    /// The table of section 2 of the document, once more and in another way: what it gives, or `None`.
+    fn as_written(n: u64) -> Option<[u64; 8]> {
+        let up = |a: u64, b: u64| a / b + u64::from(!a.is_multiple_of(b));
+        let n = n.min(256 * 4_002_048);
+        let upper = n / 256;
+        let leaves = up(upper, 1020);
+        let (directory, snapshots) = (up(16 + 24 * leaves, 4096), upper.min(2048));
+        let catalog = up(32 + 200 * snapshots, 4096);
+        let meta = 2 * (catalog + directory + leaves);
+        let first = up(72 + meta, 256);
+        let segments = (n.checked_sub(1 + meta)? / 256).checked_sub(first)?.min(4_000_000);
+        (segments >= 4).then_some([n, snapshots, catalog, directory, leaves, meta, first, segments])
+    }
+
+    fn check(blocks: u64) {
+        let found = Geometry::of(blocks).ok();
+        let values = found.map(|g| {
+            let (first, segments) = (u64::from(g.first_segment), u64::from(g.segments));
+            [g.blocks, g.snapshots, g.catalog_blocks, g.directory_blocks, g.leaves, g.meta_blocks, first, segments]
+        });
+        assert_eq!(values, as_written(blocks), "{blocks}");
+        let Some(geometry) = found else { return };
+        let end = Address(geometry.first_segment + geometry.segments).block();
+        assert!(META_FIRST + geometry.meta_blocks <= Address(geometry.first_segment).block(), "{blocks}");
+        assert!(end <= geometry.mirror(META_FIRST), "{blocks}");
+        assert_eq!(geometry.mirror(META_FIRST + geometry.meta_blocks), geometry.slot(Slot::B), "{blocks}");
+        assert!(geometry.slop() > 0 && geometry.slop() < geometry.segments, "{blocks}");
+    }
+
+    /// Every device up to a GiB and more, and every number of leaves that a table may have, around its border.
+    #[test]
+    fn every_size_is_as_the_document_says() {
+        (0..300_000).for_each(check);
+        for leaf in 1..=3925 {
+            let border = leaf * TABLE_LEAF_ENTRIES * SEGMENT_BLOCKS;
+            (border - 3..border + 3).for_each(check);
+        }
+        (0..64).for_each(|bit| [u64::MAX << bit, (1 << bit) - 1, 1 << bit].into_iter().for_each(check));
+    }
+
+    /// Both homes of every object, one after the other, fill the meta area: no two of them meet.
+    #[test]
+    fn homes_fill_the_meta_area() {
+        for blocks in [DEVICE_BLOCKS_MIN, 300_000, 3_000_001, 1 << 28, DEVICE_BLOCKS_MAX] {
+            let geometry = Geometry::of(blocks).unwrap();
+            let leaves = (0..narrow(geometry.leaves)).map(MetaObject::Leaf);
+            let mut next = META_FIRST;
+            for object in [MetaObject::Catalog, MetaObject::Directory].into_iter().chain(leaves) {
+                let homes = geometry.homes(object);
+                for (home, other) in [(0, 1), (1, 0)] {
+                    assert_eq!(homes.home[home], next, "{blocks} {object:?}");
+                    assert_eq!(homes.other(next), homes.home[other], "{blocks} {object:?}");
+                    assert!(homes.contains(next) && !homes.contains(next + homes.blocks * 2));
+                    next += homes.blocks;
+                }
+            }
+            assert_eq!(next, META_FIRST + geometry.meta_blocks, "{blocks}");
+        }
+    }
+
+    #[test]
+    fn ids_and_addresses_end_where_the_segments_do() {
+        for blocks in (DEVICE_BLOCKS_MIN..40_000).step_by(97) {
+            let geometry = Geometry::of(blocks).unwrap();
+            let Geometry { first_segment, segments, .. } = geometry;
+            for raw in (0..first_segment + segments + 3).chain([u32::MAX - 1, u32::MAX]) {
+                assert_eq!(geometry.id(raw).is_some(), raw < segments);
+                let inside = (first_segment..first_segment + segments).contains(&raw);
+                assert_eq!(geometry.address(raw).is_some(), inside, "{blocks} {raw}");
+            }
+        }
+    }
 }

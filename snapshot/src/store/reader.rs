@@ -196,6 +196,13 @@ impl<D: BlockDevice> Catalog<D> {
         Heartbeat::read(&mut self.device, self.volume.superblock.id)
     }
 
+    /// True if both believe the same of the store: superblock, keys, segment table, catalog. What they answer then
+    /// differs only by what they read from now on.
+    #[cfg(feature = "sabotage")]
+    pub fn believes_the_same(&self, other: &Self) -> bool {
+        self.volume == other.volume
+    }
+
     /// Gives the device back.
     pub fn into_device(self) -> D {
         self.device

@@ -20,7 +20,7 @@ use crate::store::meta::{self, MetaPtr};
 const LEAVES_PER_READ: usize = 32;
 
 /// What is known of a leaf besides its addresses.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 struct Leaf {
     block: u64,
     digest: Digest,
@@ -29,6 +29,7 @@ struct Leaf {
 }
 
 /// The table, in memory.
+#[derive(PartialEq)]
 pub struct SegmentTable {
     addresses: Vec<u32>,
     leaves: Vec<Leaf>,

@@ -18,6 +18,7 @@ use crate::store::superblock::Superblock;
 use crate::store::table::SegmentTable;
 
 /// An opened store.
+#[derive(PartialEq)]
 pub struct Volume {
     /// The superblock that was believed.
     pub superblock: Superblock,

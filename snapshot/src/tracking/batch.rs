@@ -94,6 +94,47 @@ mod tests {
 
     use super::*;
 
+    /// Every regular set with distances up to a word and more, what is in it and what is not, up to ends around a full
+    /// batch: nothing is lost, nothing comes twice, and only the last batch may be short.
+    #[test]
+    fn every_regular_set_is_given_once() {
+        let mut batch = Batch::try_new().unwrap();
+        for (distance, end) in (1..=66).flat_map(|distance| [(distance, 1023), (distance, 1025), (distance, 2200)]) {
+            for offset in 0..distance {
+                let mut set = Bitmap::try_new(Gfn::new(4095)).unwrap();
+                (offset..4096).step_by(distance as usize).for_each(|gfn| set.insert(Gfn::new(gfn)));
+                for present in [true, false] {
+                    let mut wanted = (0..end).filter(|gfn| (gfn % distance == offset) == present);
+                    let mut at = 0;
+                    while at < end {
+                        at = batch.refill(&set, present, at, end, |_| true);
+                        assert!(batch.gfns().len() == BATCH_MAX || at == end);
+                        assert!(batch.gfns().iter().all(|gfn| wanted.next() == Some(gfn.raw())));
+                    }
+                    assert_eq!(wanted.next(), None, "{distance} {offset} {end} {present}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_range_is_given_once() {
+        let mut batch = Batch::try_new().unwrap();
+        let most = BATCH_MAX as u64;
+        for base in [0, u64::MAX - 2 * most - 2] {
+            for length in 0..=2 * most + 2 {
+                let (mut at, mut count) = (base, 0);
+                while at < base + length {
+                    let next = batch.refill_range(at, base + length);
+                    assert_eq!(next - at, most.min(base + length - at));
+                    assert!(batch.gfns().iter().map(|gfn| gfn.raw()).eq(at..next));
+                    (at, count) = (next, count + (next - at));
+                }
+                assert_eq!(count, length);
+            }
+        }
+    }
+
     proptest! {
         /// Batches partition what passes: ascending, none twice, none lost, each full but the last.
         #[test]

@@ -186,6 +186,62 @@ mod tests {
         assert_eq!(bitmap.next(32767, false), Some(Gfn::new(32767)));
     }
 
+    /// Every content of a window of bits at every one of its positions, against the bits one by one.
+    fn every_content(bits: u32, first: u64) {
+        let mut bitmap = Bitmap::try_new(Gfn::new(65535)).unwrap();
+        let end = first + u64::from(bits);
+        for content in 0..1u64 << bits {
+            let has = |gfn: u64| (first..end).contains(&gfn) && content >> (gfn - first) & 1 == 1;
+            bitmap.clear();
+            (first..end).filter(|gfn| has(*gfn)).for_each(|gfn| bitmap.insert(Gfn::new(gfn)));
+            assert_eq!(bitmap.count(), u64::from(content.count_ones()));
+            for at in first.saturating_sub(2)..end + 2 {
+                let from = |wanted| (at..end).find(|gfn| has(*gfn) == wanted);
+                let beyond = Some(at.max(end)).filter(|gfn| *gfn < bitmap.len());
+                assert_eq!(bitmap.contains(Gfn::new(at)), has(at), "{content:#x} {at}");
+                assert_eq!(bitmap.next(at, true).map(Gfn::raw), from(true), "{content:#x} {at}");
+                assert_eq!(bitmap.next(at, false).map(Gfn::raw), from(false).or(beyond), "{content:#x} {at}");
+                assert_eq!(
+                    bitmap.count_from(at),
+                    (at..end).filter(|gfn| has(*gfn)).count() as u64,
+                    "{content:#x} {at}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn every_content_across_a_border_of_words() {
+        every_content(12, 58);
+    }
+
+    #[test]
+    fn every_content_at_both_ends() {
+        every_content(8, 0);
+        every_content(8, 65536 - 8);
+    }
+
+    /// Changes at every position of every content: one bit changes, or those below a border go.
+    #[test]
+    fn every_change_across_a_border_of_words() {
+        let mut bitmap = Bitmap::try_new(Gfn::new(32767)).unwrap();
+        for content in 0..1u64 << 10 {
+            let mut put = |change: &dyn Fn(&mut Bitmap)| {
+                bitmap.words_mut()[..2].copy_from_slice(&[content << 59, content >> 5]);
+                change(&mut bitmap);
+                let words = bitmap.words_mut();
+                u128::from(words[0]) | u128::from(words[1]) << 64
+            };
+            let before = u128::from(content) << 59;
+            for at in 57..71 {
+                let gfn = Gfn::new(at);
+                assert_eq!(put(&|bitmap| bitmap.insert(gfn)), before | 1 << at);
+                assert_eq!(put(&|bitmap| bitmap.remove(gfn)), before & !(1 << at));
+                assert_eq!(put(&|bitmap| bitmap.clear_below(at)), before >> at << at);
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn behaves_as_a_set(

@@ -179,7 +179,12 @@ fn large_attachments_are_cut_and_joined() {
 
 #[test]
 fn each_refusal_to_open_has_its_own_name() {
-    let error = |disk: &Disk| Store::open(disk.clone()).map_err(|failed| failed.error).err();
+    let error = |disk: &Disk| {
+        let before = disk.image();
+        let refused = Store::open(disk.clone()).map_err(|failed| failed.error).err();
+        assert!(refused.is_none() || disk.image() == before, "{refused:?}: something was written");
+        refused
+    };
     let mut blank = Disk::new(SMALL);
     assert_eq!((error(&blank), probe(&mut blank)), (Some(StoreError::NotFormatted), Ok(Probe::Blank)));
     assert!(matches!(error(&Disk::new(1)), Some(StoreError::TooSmall { blocks: 1, need: SMALL })));

@@ -18,8 +18,12 @@ fn both_slots(change: impl Fn(&mut [u8; 4096])) -> Disk {
     Disk::with(SMALL, image)
 }
 
+/// Why it cannot be opened for writing. Whoever refuses has written nothing.
 fn error(disk: Disk) -> Option<StoreError> {
-    snapshot::store::Store::open(disk).err().map(|failed| failed.error)
+    let before = disk.image();
+    let refused = snapshot::store::Store::open(disk.clone()).err().map(|failed| failed.error);
+    assert!(refused.is_none() || disk.image() == before, "{refused:?}");
+    refused
 }
 
 #[test]
