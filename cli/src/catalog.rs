@@ -6,7 +6,7 @@ use crate::host::device::{self, Access, Device};
 use crate::host::{lease, tree};
 use crate::seen::{self, Sight};
 use crate::stub;
-use snapshot::store::{Catalog, StoreError};
+use snapshot::store::{BatchSize, Catalog, StoreError};
 use std::io::Write;
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
@@ -62,6 +62,7 @@ pub fn path(place: &Place) -> Outcome<PathBuf> {
 pub fn open_at(path: &Path) -> Outcome<Open> {
     let device = Device::open(path, Access::Read)?;
     let mut catalog = Catalog::open(device).map_err(|failed| trouble(path.display(), failed.error))?;
+    catalog.read_together(BatchSize::LARGE);
     let info = catalog.info();
     let lease = match lease::Held::take(path, info.id, info.generation) {
         Ok(lease) => Some(lease),

@@ -215,6 +215,15 @@ pub struct Stop;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct BlockIdx(pub u64);
 
+/// So many blocks from one on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Extent {
+    /// The first one.
+    pub at: BlockIdx,
+    /// How many, at most [`IO_MAX`] bytes.
+    pub blocks: u64,
+}
+
 /// One target, found once by domid and handle; every call compares both again and answers `Gone` if they moved.
 pub trait DomainControl {
     /// What Xen says of it now.
@@ -333,6 +342,10 @@ pub trait BlockDevice {
     fn write(&mut self, at: BlockIdx, data: &[u8]) -> Result<(), IoError>;
     /// Reads; sees every write accepted earlier. `into` is a multiple of 4096 bytes, at most [`IO_MAX`].
     fn read(&mut self, at: BlockIdx, into: &mut [u8]) -> Result<(), IoError>;
+    /// Says what will be read, in this order and each by a `read` of its own, other reads between them; continues what
+    /// was said before, and nothing at all takes all of it back. A device may read it before it is asked; what failed
+    /// then is the error of that `read`.
+    fn read_ahead(&mut self, _wanted: &[Extent]) {}
     /// Returns after everything accepted was answered. Nothing is durable for it, and no error is told that `flush`
     /// would not tell.
     fn settle(&mut self) -> Result<(), IoError> {

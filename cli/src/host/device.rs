@@ -2,22 +2,33 @@
 //!
 //! A device is opened with O_DIRECT: the page cache of a volume that a backend writes to is not coherent with it.
 //! Buffers are aligned by cutting them out of a larger allocation. Files (tests, images) are read through the cache.
+//! What is announced is read ahead, but never by who writes: what is read ahead must not be older than what is written.
 
+use super::ahead::{Ahead, Aligned, ReadAt};
 use crate::exit::{Exit, Failure, Outcome};
 use rustix::fs::OFlags;
-use snapshot::ports::{BlockDevice, BlockIdx, IO_MAX, IoError, PAGE_SIZE};
+use snapshot::ports::{BlockDevice, BlockIdx, Extent, IO_MAX, IoError, PAGE_SIZE};
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
 
 /// An open device.
-#[derive(Debug)]
 pub struct Device {
-    file: File,
+    file: Arc<File>,
     blocks: u64,
     writable: bool,
-    bounce: Vec<u8>,
+    bounce: Aligned,
+    /// From the first announcement on.
+    ahead: Option<Ahead<Arc<File>>>,
+}
+
+impl ReadAt for Arc<File> {
+    fn read_at(&self, at: BlockIdx, into: &mut [u8]) -> Result<(), IoError> {
+        let offset = at.0.checked_mul(PAGE_SIZE as u64).ok_or(IoError::OutOfRange { at })?;
+        self.read_exact_at(into, offset).map_err(|_| IoError::Failed { at })
+    }
 }
 
 /// What it is opened for.
@@ -79,14 +90,8 @@ impl Device {
         let options = OpenOptions::new().read(true).write(writable).custom_flags(flags).open(path);
         let mut file = options.map_err(|error| refusal(path, &error))?;
         let size = file.seek(SeekFrom::End(0)).map_err(|error| refusal(path, &error))?;
-        let bounce = vec![0; IO_MAX + PAGE_SIZE];
-        Ok(Self { file, blocks: size / PAGE_SIZE as u64, writable, bounce })
-    }
-
-    /// The aligned part of the bounce buffer, `len` bytes.
-    fn aligned(bounce: &mut [u8], len: usize) -> &mut [u8] {
-        let skip = bounce.as_ptr().align_offset(PAGE_SIZE);
-        &mut bounce[skip..skip + len]
+        let (file, blocks) = (Arc::new(file), size / PAGE_SIZE as u64);
+        Ok(Self { file, blocks, writable, bounce: Aligned::new(IO_MAX), ahead: None })
     }
 
     fn check(&self, at: BlockIdx, len: usize) -> Result<u64, IoError> {
@@ -113,17 +118,29 @@ impl BlockDevice for Device {
             return Err(IoError::ReadOnly);
         }
         let offset = self.check(at, data.len())?;
-        let buffer = Self::aligned(&mut self.bounce, data.len());
+        let buffer = self.bounce.first(data.len());
         buffer.copy_from_slice(data);
         self.file.write_all_at(buffer, offset).map_err(|_| IoError::Failed { at })
     }
 
     fn read(&mut self, at: BlockIdx, into: &mut [u8]) -> Result<(), IoError> {
-        let offset = self.check(at, into.len())?;
-        let buffer = Self::aligned(&mut self.bounce, into.len());
-        self.file.read_exact_at(buffer, offset).map_err(|_| IoError::Failed { at })?;
+        self.check(at, into.len())?;
+        if let Some(answer) = self.ahead.as_ref().and_then(|ahead| ahead.take(at, into)) {
+            return answer;
+        }
+        let buffer = self.bounce.first(into.len());
+        self.file.read_at(at, buffer)?;
         into.copy_from_slice(buffer);
         Ok(())
+    }
+
+    fn read_ahead(&mut self, wanted: &[Extent]) {
+        match &self.ahead {
+            Some(ahead) if wanted.is_empty() => ahead.forget(),
+            Some(ahead) => ahead.announce(wanted),
+            None if wanted.is_empty() || self.writable => {}
+            None => self.ahead.insert(Ahead::start(Arc::clone(&self.file))).announce(wanted),
+        }
     }
 
     fn flush(&mut self) -> Result<(), IoError> {
@@ -161,8 +178,32 @@ pub mod tests {
     }
 
     #[test]
+    fn what_is_announced_is_read_ahead_but_not_by_who_writes() {
+        let path = scratch("device-ahead", 10 * PAGE_SIZE);
+        std::fs::write(&path, (0..10 * PAGE_SIZE).map(|i| (i / PAGE_SIZE) as u8).collect::<Vec<_>>()).unwrap();
+        let extents = [Extent { at: BlockIdx(7), blocks: 3 }, Extent { at: BlockIdx(2), blocks: 1 }];
+        for (access, is_ahead) in [(Access::Read, true), (Access::Exclusive, false)] {
+            let mut device = Device::open(&path, access).unwrap();
+            device.read_ahead(&[]);
+            device.read_ahead(&extents);
+            assert_eq!(device.ahead.is_some(), is_ahead);
+            let (mut three, mut one) = (vec![0; 3 * PAGE_SIZE], vec![0; PAGE_SIZE]);
+            device.read(BlockIdx(5), &mut one).unwrap();
+            assert_eq!(one, vec![5; PAGE_SIZE]);
+            device.read(BlockIdx(7), &mut three).unwrap();
+            assert_eq!([three[0], three[PAGE_SIZE], three[2 * PAGE_SIZE]], [7, 8, 9]);
+            device.read(BlockIdx(2), &mut one).unwrap();
+            assert_eq!(one, vec![2; PAGE_SIZE]);
+            // Beyond the end it is the read that fails.
+            device.read_ahead(&[Extent { at: BlockIdx(9), blocks: 2 }]);
+            assert_eq!(device.read(BlockIdx(9), &mut three[..8192]), Err(IoError::OutOfRange { at: BlockIdx(9) }));
+        }
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
     fn a_missing_device_says_so() {
-        let failure = Device::open(Path::new("/nonexistent/livesave"), Access::Read).unwrap_err();
+        let failure = Device::open(Path::new("/nonexistent/livesave"), Access::Read).err().unwrap();
         assert_eq!(failure.exit, Exit::NoStore);
     }
 }

@@ -80,6 +80,8 @@ pub struct Spec {
     pub dom0_extra: String,
     /// What each disk takes in a second, reads and writes together; without it what the host's takes.
     pub disk_bytes_per_second: Option<u64>,
+    /// The same for reads alone.
+    pub disk_read_bytes_per_second: Option<u64>,
     /// `vda`, `vdb`, ...
     pub disks: Vec<Disk>,
 }
@@ -103,6 +105,7 @@ impl Spec {
             xen_extra: String::new(),
             dom0_extra: String::new(),
             disk_bytes_per_second: None,
+            disk_read_bytes_per_second: None,
             disks,
         }
     }
@@ -128,8 +131,10 @@ impl Spec {
             add(&["-device", &format!("virtserialport,chardev=port{port},name=livesave.{port}")]);
         }
         for (index, disk) in self.disks.iter().enumerate() {
-            let rate = self.disk_bytes_per_second.map(|rate| format!(",throttling.bps-total={rate}"));
-            let options = format!("format=raw,if=none,cache=unsafe{}", rate.unwrap_or_default());
+            let limit = |what: &str, rate: Option<u64>| rate.map(|rate| format!(",throttling.bps-{what}={rate}"));
+            let total = limit("total", self.disk_bytes_per_second).unwrap_or_default();
+            let read = limit("read", self.disk_read_bytes_per_second).unwrap_or_default();
+            let options = format!("format=raw,if=none,cache=unsafe{total}{read}");
             add(&["-drive", &format!("id=disk{index},file={},{options}", disk.name)]);
             add(&["-device", &format!("virtio-blk-pci,drive=disk{index}")]);
         }

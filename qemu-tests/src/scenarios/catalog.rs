@@ -3,8 +3,8 @@
 use anyhow::Result;
 
 use super::{
-    aftermath, bad_input, bad_middle, bad_pv, bad_shapes, boot, devices, diff, endings, flask, guest, hook,
-    incremental, kills, lvm, many, no_shadow, oracle, others, oxenstored, pv, pv_hostile, pv_tables, receive,
+    aftermath, bad_input, bad_middle, bad_pv, bad_shapes, boot, devices, diff, endings, export_speed, flask, guest,
+    hook, incremental, kills, lvm, many, no_shadow, oracle, others, oxenstored, pv, pv_hostile, pv_tables, receive,
     registers, restores, rounds, shapes, staged, stock, stores, take_restore, tracked, two,
 };
 use crate::lab::{Lab, Spec};
@@ -61,6 +61,8 @@ pub fn all() -> Vec<Scenario> {
         shared("registers", registers::run),
         // Not in CI: nine takes of a guest that keeps writing, on a slow disk; take_restore has one.
         Scenario { name: "staged", boot: Boot::Fresh(staged::machine), slow: true, run: staged::run },
+        // Not in CI: fifty takes.
+        Scenario { name: "export_speed", boot: Boot::Fresh(export_speed::machine), slow: true, run: export_speed::run },
         // Not in CI: nine takes; pv has two.
         Scenario { slow: true, ..shared("pv_more", pv::run_more) },
         // Not in CI: what it shows changes seldom.

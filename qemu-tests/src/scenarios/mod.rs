@@ -14,6 +14,7 @@ mod catalog;
 mod devices;
 mod diff;
 mod endings;
+mod export_speed;
 mod flask;
 mod guest;
 mod hook;

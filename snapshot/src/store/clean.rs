@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 use crate::ports::BlockDevice;
 use crate::store::appender::{Appender, Sink};
 use crate::store::base::Base;
-use crate::store::batch::Batch;
+use crate::store::batch::{Batch, BatchSize};
 use crate::store::bitmap::Bitmap;
 use crate::store::builder::{BlobSink, TreeBuilder};
 use crate::store::catalog::CatalogEntry;
@@ -182,7 +182,7 @@ impl<D: BlockDevice> Store<D> {
             builder: TreeBuilder::new(&self.volume.keys),
             reached: Bitmap::new(geometry.segments),
             recent: Recent::new(),
-            batch: Batch::new(),
+            batch: Batch::new(BatchSize::SMALL),
         })
     }
 

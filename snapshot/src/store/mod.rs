@@ -8,7 +8,7 @@
 //! * writing: `device`, `allocator`, `mark`, `appender`, `base`, `taking`, `attach`, `seal`, `stack`, `store`; `format`
 //!   makes one
 //! * space: `sizing`, `sweep` finds what is sparse, `clean` moves it, `held` waits for readers and their `lease`s
-//! * reading: `reader`, `batch`, `pages`, `verify`; `check` proves a whole store
+//! * reading: `reader`, `batch`, `gaps`, `pages`, `verify`; `check` proves a whole store
 //!
 //! `sabotage` names the safeguards, for the simulator that leaves them out one by one.
 //!
@@ -30,6 +30,7 @@ mod digest;
 mod entry;
 mod error;
 mod format;
+mod gaps;
 mod geometry;
 mod heartbeat;
 mod held;
@@ -57,6 +58,7 @@ mod verify;
 mod volume;
 
 pub use base::Sharing;
+pub use batch::BatchSize;
 pub use check::{CheckProgress, CheckReport, Flaw};
 pub use clean::Cleaned;
 pub use device::Guarded;

@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use xen_hypercall::types::Gfn;
 
 use crate::ports::BlockDevice;
+use crate::store::batch::BatchSize;
 use crate::store::catalog::CatalogEntry;
 use crate::store::cursor::{MergeCursor, RunCursor};
 use crate::store::digest::Digest;
@@ -156,15 +157,21 @@ fn exclusive<D: BlockDevice>(device: &mut D, volume: &Volume) -> Result<Option<V
 pub struct Catalog<D> {
     pub(super) device: D,
     pub(super) volume: Volume,
+    batch_size: BatchSize,
 }
 
 impl<D: BlockDevice> Catalog<D> {
     /// Opens the newest generation. The device comes back if that fails.
     pub fn open(mut device: D) -> core::result::Result<Self, OpenFailed<D>> {
         match load(&mut device) {
-            Ok(volume) => Ok(Self { device, volume }),
+            Ok(volume) => Ok(Self { device, volume, batch_size: BatchSize::SMALL }),
             Err(error) => Err(OpenFailed { error, device }),
         }
+    }
+
+    /// From now on pages are read so many together; [`BatchSize::SMALL`] unless told.
+    pub fn read_together(&mut self, size: BatchSize) {
+        self.batch_size = size;
     }
 
     /// Looks for a newer generation; true if there was one.
@@ -188,7 +195,9 @@ impl<D: BlockDevice> Catalog<D> {
 
     /// Opens a snapshot.
     pub fn snapshot(&mut self, name: &str) -> Result<SnapshotReader<'_, D>> {
-        SnapshotReader::open(&mut self.device, &self.volume, name)
+        let mut reader = SnapshotReader::open(&mut self.device, &self.volume, name)?;
+        reader.batch_size = self.batch_size;
+        Ok(reader)
     }
 
     /// The writer's last beat.
@@ -233,6 +242,7 @@ pub struct SnapshotReader<'a, D> {
     pub(super) volume: &'a Volume,
     pub(super) root: Root,
     pub(super) info: SnapshotInfo,
+    batch_size: BatchSize,
 }
 
 impl<'a, D: BlockDevice> SnapshotReader<'a, D> {
@@ -240,7 +250,7 @@ impl<'a, D: BlockDevice> SnapshotReader<'a, D> {
         let entry = volume.find(name)?;
         let root = read_root(device, volume, entry)?;
         let info = SnapshotInfo::of(entry, &root);
-        Ok(Self { device, volume, root, info })
+        Ok(Self { device, volume, root, info, batch_size: BatchSize::SMALL })
     }
 
     /// What it says of itself.
@@ -269,6 +279,6 @@ impl<'a, D: BlockDevice> SnapshotReader<'a, D> {
     pub fn pages(&mut self) -> Result<Pages<'_, D>> {
         let gfn_end = self.root.gfn_end;
         let runs = self.root.runs.iter().map(|run| RunCursor::new(run.tree.top, run.tree.level, gfn_end)).collect();
-        Ok(Pages::new(self.device, self.volume, MergeCursor::new(runs)))
+        Ok(Pages::new(self.device, self.volume, MergeCursor::new(runs), self.batch_size))
     }
 }

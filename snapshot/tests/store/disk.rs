@@ -4,10 +4,10 @@
 //! Deterministic: what happens is decided by a plan or a seed, never by time.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use snapshot::ports::{BlockDevice, BlockIdx, IO_MAX, IoError, Page};
+use snapshot::ports::{BlockDevice, BlockIdx, Extent, IO_MAX, IoError, Page};
 
 /// Bytes that are written whole or not at all.
 pub const SECTOR: usize = 512;
@@ -70,6 +70,11 @@ pub struct State {
     pub read_only: bool,
     /// Blocks that were read.
     pub read_blocks: Vec<u64>,
+    /// Blocks that cannot be read.
+    pub bad: BTreeSet<u64>,
+    /// What was announced and is not read yet, and how many reads were announced.
+    pub announced: VecDeque<Extent>,
+    pub announced_reads: u64,
 }
 
 /// A handle to a disk; clones see the same disk, so a test can look while a store owns one.
@@ -93,6 +98,9 @@ impl Disk {
             largest_write: 0,
             read_only: false,
             read_blocks: Vec::new(),
+            bad: BTreeSet::new(),
+            announced: VecDeque::new(),
+            announced_reads: 0,
         };
         Self(Rc::new(RefCell::new(state)))
     }
@@ -149,6 +157,14 @@ impl BlockDevice for Disk {
         self.step(at, into.len())?;
         let mut state = self.0.borrow_mut();
         state.reads += 1;
+        let extent = Extent { at, blocks: (into.len() / 4096) as u64 };
+        if state.announced.front() == Some(&extent) {
+            state.announced.pop_front();
+            state.announced_reads += 1;
+        }
+        if state.bad.range(at.0..at.0 + extent.blocks).next().is_some() {
+            return Err(IoError::Failed { at });
+        }
         state.read_blocks.extend(at.0..at.0 + (into.len() / 4096) as u64);
         for (block, content) in (at.0..).zip(into.chunks_mut(4096)) {
             match state.view.get(&block) {
@@ -157,6 +173,18 @@ impl BlockDevice for Disk {
             }
         }
         Ok(())
+    }
+
+    fn read_ahead(&mut self, wanted: &[Extent]) {
+        let mut state = self.0.borrow_mut();
+        let blocks = state.blocks;
+        let fits =
+            |one: &Extent| one.blocks > 0 && one.blocks * 4096 <= IO_MAX as u64 && one.at.0 + one.blocks <= blocks;
+        assert!(wanted.iter().all(fits), "announced beyond a request or the device: {wanted:?}");
+        if wanted.is_empty() {
+            state.announced.clear();
+        }
+        state.announced.extend(wanted);
     }
 
     fn flush(&mut self) -> Result<(), IoError> {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use snapshot::ports::{BlockDevice, Page};
 use snapshot::store::{
-    AttachmentKind, Catalog, Compression, FormatOptions, NewSnapshot, PageRef, SealInfo, Sharing, Store, StoreError,
-    Taking, format,
+    AttachmentKind, BatchSize, Catalog, Compression, FormatOptions, NewSnapshot, PageRef, SealInfo, Sharing, Store,
+    StoreError, Taking, format,
 };
 use xen_hypercall::types::Gfn;
 
@@ -139,7 +139,11 @@ pub fn compare<D: BlockDevice>(
     name: &str,
     expected: &BTreeMap<u64, u64>,
 ) -> Result<(), StoreError> {
-    let found = read(catalog, name)?;
+    // Both sizes of batches, in turn.
+    catalog.read_together(BatchSize::LARGE);
+    let found = read(catalog, name);
+    catalog.read_together(BatchSize::SMALL);
+    let found = found?;
     let expected: BTreeMap<u64, Page> = expected.iter().map(|(gfn, content)| (*gfn, page(*content))).collect();
     assert!(found == expected, "{name}: wrong pages");
     let report = catalog.snapshot(name)?.verify(&mut |_, _| {})?;
