@@ -123,6 +123,9 @@ impl Worker<'_> {
     }
 
     fn run_one(&mut self, scenario: &Scenario) -> Result<()> {
+        if let Boot::Many(run) = scenario.boot {
+            return run(&self.named(scenario.name), self.install);
+        }
         if let Some(spec) = self.own(scenario)? {
             let lab = boot(&spec, self.install)?;
             let result = checked(scenario, &lab);
@@ -149,7 +152,7 @@ impl Worker<'_> {
     fn own(&self, scenario: &Scenario) -> Result<Option<Spec>> {
         let mut spec = self.named(scenario.name);
         match scenario.boot {
-            Boot::Shared => return Ok(None),
+            Boot::Shared | Boot::Many(_) => return Ok(None),
             Boot::Fresh(change) => change(&mut spec),
             Boot::Unshadowed => {
                 spec.images.xen = spec.images.unshadowed.clone().context("no hypervisor without shadow paging")?;

@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::{monitor, overlay};
 use crate::wire::PORTS;
 
 /// TCG's EPYC with what Xen needs and without what QEMU's emulation gets wrong: `monitor` faults Xen's idle loop,
@@ -48,6 +49,8 @@ pub enum Content {
     Zeros,
     /// ext4 with a copy of this directory.
     Ext4(PathBuf),
+    /// What this raw file of the same size holds, which stays as it is: [`overlay`] says what becomes of the writes.
+    Over(PathBuf),
 }
 
 /// A disk of dom0, made anew (sparse) for each boot.
@@ -59,6 +62,19 @@ pub struct Disk {
     pub mib: u64,
     /// What it carries.
     pub content: Content,
+}
+
+impl Disk {
+    /// QEMU's words for what it is made of.
+    fn format(&self) -> String {
+        match self.content {
+            Content::Zeros | Content::Ext4(_) => "format=raw".to_owned(),
+            Content::Over(_) => {
+                let below = format!("backing.file.driver=file,backing.file.filename={}.below", self.name);
+                format!("format=qcow2,backing.driver=raw,{below}")
+            }
+        }
+    }
 }
 
 /// What to boot.
@@ -134,10 +150,12 @@ impl Spec {
             let limit = |what: &str, rate: Option<u64>| rate.map(|rate| format!(",throttling.bps-{what}={rate}"));
             let total = limit("total", self.disk_bytes_per_second).unwrap_or_default();
             let read = limit("read", self.disk_read_bytes_per_second).unwrap_or_default();
-            let options = format!("format=raw,if=none,cache=unsafe{total}{read}");
+            // Flushed or not, what QEMU wrote to a file outlives it: the host goes on.
+            let options = format!("{},if=none,cache=unsafe{total}{read}", disk.format());
             add(&["-drive", &format!("id=disk{index},file={},{options}", disk.name)]);
             add(&["-device", &format!("virtio-blk-pci,drive=disk{index}")]);
         }
+        add(&["-qmp", &format!("unix:{},server=on,wait=off", monitor::SOCKET)]);
         arguments
     }
 
@@ -250,6 +268,10 @@ fn pid_in(dir: &Path) -> Option<Pid> {
 
 fn make_disk(dir: &Path, disk: &Disk) -> Result<()> {
     let path = dir.join(&disk.name);
+    if let Content::Over(below) = &disk.content {
+        std::os::unix::fs::symlink(below, dir.join(format!("{}.below", disk.name))).context("the image below")?;
+        return overlay::create(&path, disk.mib);
+    }
     let file = File::create(&path).with_context(|| disk.name.clone())?;
     file.set_len(disk.mib << 20).with_context(|| disk.name.clone())?;
     if let Content::Ext4(from) = &disk.content {

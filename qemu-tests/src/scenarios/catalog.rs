@@ -4,10 +4,11 @@ use anyhow::Result;
 
 use super::{
     aftermath, bad_input, bad_middle, bad_pv, bad_shapes, boot, devices, diff, endings, export_speed, flask, guest,
-    hook, incremental, kills, lvm, many, no_shadow, oracle, others, oxenstored, pv, pv_hostile, pv_tables, receive,
-    registers, restores, rounds, shapes, staged, stock, stores, take_restore, tracked, two,
+    hook, incremental, kills, lvm, many, no_shadow, oracle, others, oxenstored, power, pv, pv_hostile, pv_tables,
+    receive, registers, restores, rounds, shapes, staged, stock, stores, take_restore, tracked, two,
 };
 use crate::lab::{Lab, Spec};
+use crate::runner::Install;
 
 /// Which machine a scenario runs on.
 #[derive(Clone, Copy)]
@@ -18,6 +19,8 @@ pub enum Boot {
     Fresh(fn(&mut Spec)),
     /// One of its own, whose hypervisor has no shadow paging, and knows 32-bit PV guests.
     Unshadowed,
+    /// As many as it likes, one after the other: it boots them itself.
+    Many(fn(&Spec, Install) -> Result<()>),
 }
 
 /// One test under nested Xen.
@@ -29,7 +32,7 @@ pub struct Scenario {
     pub boot: Boot,
     /// Runs only when it is named or with `--slow`.
     pub slow: bool,
-    /// The test itself. See [`crate::verdict`] for how it says what it saw.
+    /// The test itself, on a machine that is up. See [`crate::verdict`] for how it says what it saw.
     pub run: fn(&Lab) -> Result<()>,
 }
 
@@ -85,6 +88,8 @@ pub fn all() -> Vec<Scenario> {
         Scenario { slow: true, ..shared("shapes_more", shapes::run_more) },
         Scenario { slow: true, ..shared("many_all", many::run_all) },
         Scenario { slow: true, ..shared("many_pv", many::run_pv) },
+        // Not in CI: fifty boots.
+        Scenario { name: "power", boot: Boot::Many(power::run), slow: true, run: power::in_lab },
         Scenario { slow: true, ..shared("receive_all", receive::run_all) },
         // Not in CI: each takes seven to ten minutes, most of them deadlines that have to pass, or rounds.
         Scenario { slow: true, ..shared("bad_pv", bad_pv::run) },

@@ -27,6 +27,7 @@ mod no_shadow;
 mod oracle;
 mod others;
 mod oxenstored;
+mod power;
 mod pv;
 mod pv_hostile;
 mod pv_tables;

@@ -3,6 +3,8 @@
 
 #![forbid(unsafe_code)]
 
+mod bus;
+mod follow;
 mod frames;
 mod peace;
 mod pv;
@@ -32,6 +34,7 @@ const USAGE: &str = "usage: probe COMMAND DOMID
   ports      `port status remote-domain remote-port` of every event channel in use
   rounds GFN   `from to ticks steps`: Xen's time in ns around a look at the guest's counter, until killed
   counter GFN  one such look
+  follow     `state=S round=R pages=P` of a stub's session at each change, until killed; the domain is the stub
   info       what getdomaininfo says
   peace SECONDS  waits until the guest runs and counts, untracked and unknown to any keeper
   logdirty   status|on|off: whether log-dirty is off (status leaves it as it was)
@@ -72,6 +75,7 @@ fn main() -> Result<()> {
         ("rounds", [gfn]) => rounds::run(&probe, gfn, &mut out)?,
         ("counter", [gfn]) => rounds::once(&probe, gfn, &mut out)?,
         ("peace", [seconds]) => peace::run(&probe, seconds.parse().context("the seconds")?, &mut out)?,
+        ("follow", []) => follow::run(&probe, &mut out)?,
         ("info", []) => state::info(&probe, &mut out)?,
         ("logdirty", [what]) => state::log_dirty(&probe, what, &mut out)?,
         ("suspendwatch", []) => watch::run(&probe, watch::INTERVAL_US, &mut out)?,

@@ -1,22 +1,17 @@
 //! Whether a guest was left as a take must leave it: it runs, it counts on without a wrong page, nobody tracks its
 //! dirty pages, no keeper has it on record. In one process, since starting one takes half a second under emulation.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::fs;
+use std::io::Write;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use xen_hypercall::domctl::DomainFlags;
 use xen_hypercall::{DomHandle, XenErrno};
 
 use crate::Probe;
-
-/// XS_READ and XS_ERROR (public/io/xs_wire.h).
-const READ: u32 = 2;
-const ERROR: u32 = 16;
-/// Longest answer that xenstored may send (XENSTORE_PAYLOAD_MAX).
-const PAYLOAD_MAX: usize = 4096;
+use crate::bus::Bus;
 
 /// Where keepers keep their records (`livesave status` lists them).
 const RECORDS: &str = "/run/livesave";
@@ -25,9 +20,9 @@ const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Looks until all of it holds, for at most `seconds`; then says what does not.
 pub fn run(probe: &Probe, seconds: u64, out: &mut impl Write) -> Result<()> {
-    let mut bus = OpenOptions::new().read(true).write(true).open("/dev/xen/xenbus").context("/dev/xen/xenbus")?;
+    let mut bus = Bus::open()?;
     let path = format!("/local/domain/{}/data/counter", probe.domain);
-    let mut counter = || read(&mut bus, &path).map(|text| ticks_and_errors(&text.unwrap_or_default()));
+    let mut counter = || bus.read(&path).map(|text| ticks_and_errors(&text.unwrap_or_default()));
     let until = Instant::now() + Duration::from_secs(seconds);
     let first = counter()?;
     loop {
@@ -85,23 +80,4 @@ fn recorded(handle: &DomHandle) -> Result<bool> {
         }
     }
     Ok(false)
-}
-
-/// The value of a node, if there is one.
-fn read(bus: &mut File, path: &str) -> Result<Option<String>> {
-    let length = u32::try_from(path.len() + 1)?;
-    let mut message: Vec<u8> = [READ, 0, 0, length].iter().flat_map(|word| word.to_le_bytes()).collect();
-    message.extend_from_slice(path.as_bytes());
-    message.push(0);
-    bus.write_all(&message).context("xenstore")?;
-    let mut header = [0; 16];
-    bus.read_exact(&mut header).context("xenstore")?;
-    let [kind, _, _, length] = [0, 4, 8, 12].map(|at| {
-        let word = [header[at], header[at + 1], header[at + 2], header[at + 3]];
-        u32::from_le_bytes(word)
-    });
-    ensure!(length as usize <= PAYLOAD_MAX, "xenstored answers with {length} bytes");
-    let mut payload = vec![0; length as usize];
-    bus.read_exact(&mut payload).context("xenstore")?;
-    Ok((kind != ERROR).then(|| String::from_utf8_lossy(&payload).into_owned()))
 }
