@@ -97,6 +97,7 @@ fn take(rounds: &[u64], content: fn(u64) -> Page, beats: bool) -> Stats {
         written_bytes: after.written_bytes - before.written_bytes,
         read_bytes: after.read_bytes - before.read_bytes,
         in_flight_max: after.in_flight_max,
+        ..Stats::default()
     }
 }
 

@@ -342,12 +342,10 @@ pub trait BlockDevice {
     fn write(&mut self, at: BlockIdx, data: &[u8]) -> Result<(), IoError>;
     /// Reads; sees every write accepted earlier. `into` is a multiple of 4096 bytes, at most [`IO_MAX`].
     fn read(&mut self, at: BlockIdx, into: &mut [u8]) -> Result<(), IoError>;
-    /// Says what will be read, in this order and each by a `read` of its own, other reads between them; continues what
-    /// was said before, and nothing at all takes all of it back. A device may read it before it is asked; what failed
-    /// then is the error of that `read`.
+    /// Says what will be read, in this order and each by a `read` of its own, others between them; nothing at all takes
+    /// back what was said. A device may read it before it is asked; what failed is the error of that `read`.
     fn read_ahead(&mut self, _wanted: &[Extent]) {}
-    /// Returns after everything accepted was answered. Nothing is durable for it, and no error is told that `flush`
-    /// would not tell.
+    /// Returns after everything accepted was answered. Nothing is durable for it; `flush` tells its errors as well.
     fn settle(&mut self) -> Result<(), IoError> {
         Ok(())
     }

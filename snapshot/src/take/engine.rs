@@ -195,7 +195,8 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
         let sent = self.sent() - before;
         self.price_the_store(start)?;
         let took_ns = self.desk.now_ns().saturating_sub(start_ns);
-        self.end_round(given, sent, took_ns)
+        let ran_ns = self.target.info()?.cpu_time_ns.saturating_sub(start.guest_ns());
+        self.end_round(given, sent, if ran_ns == 0 { took_ns } else { ran_ns.min(took_ns) })
     }
 
     /// Pages sent so far.
@@ -303,7 +304,8 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
         run.run(plan, &mut attend, if policy.is_staged() && round > 1 { Some(&mut halt) } else { None })
     }
 
-    fn end_round(&mut self, given: u64, sent_round: u64, took_ns: u64) -> Result<Observation, Trouble> {
+    /// `ran_ns`: of the round, for which the guest ran. It has the processor alone when we wait for its suspend.
+    fn end_round(&mut self, given: u64, sent_round: u64, ran_ns: u64) -> Result<Observation, Trouble> {
         let info = running(self.target.info()?)?;
         self.counters.dirty = if self.policy.is_staged() { self.rehearse()? } else { self.target.dirty_count()? };
         let ended_ns = self.desk.now_ns();
@@ -319,7 +321,7 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
             sent_round,
             sent_total: self.counters.pages + self.counters.zero,
             unsent: work.unsent,
-            growth: growth(dirty, took_ns).min(work.dirty_max - dirty),
+            growth: growth(dirty, ran_ns).min(work.dirty_max - dirty),
             dirty_max: work.dirty_max,
             space_left,
             outlook: work.outlook,

@@ -18,6 +18,13 @@ pub(super) struct Meter {
     guest_ns: u64,
 }
 
+impl Meter {
+    /// How long the guest had run.
+    pub(super) fn guest_ns(&self) -> u64 {
+        self.guest_ns
+    }
+}
+
 impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
     pub(super) fn meter(&mut self) -> Result<Meter, Trouble> {
         let guest_ns = self.target.info()?.cpu_time_ns;

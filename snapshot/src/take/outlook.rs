@@ -25,6 +25,13 @@ pub(super) struct Start {
     zero: u64,
 }
 
+impl Start {
+    /// How long the guest had run then.
+    pub fn guest_ns(&self) -> u64 {
+        self.meter.guest_ns()
+    }
+}
+
 /// What the pause will be about.
 pub(super) struct Renewed {
     /// Pages of the last set.
@@ -197,10 +204,10 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
     }
 }
 
-/// Pages that become dirty until the guest stands, if it goes on as in a round that took so long.
-pub(super) fn growth(dirty: u64, took_ns: u64) -> u64 {
+/// Pages that become dirty until the guest stands, if it goes on as in a round in which it ran for so long.
+pub(super) fn growth(dirty: u64, ran_ns: u64) -> u64 {
     u128::from(dirty)
         .saturating_mul(u128::from(limits::SUSPEND_LIKELY_NS))
-        .checked_div(u128::from(took_ns))
+        .checked_div(u128::from(ran_ns))
         .map_or(0, |pages| u64::try_from(pages).unwrap_or(u64::MAX))
 }
