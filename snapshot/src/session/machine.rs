@@ -91,9 +91,11 @@ impl Machine {
         Self { stays: true, tracking: on, ..Self::new(policy) }
     }
 
-    /// Tells whether what is known of the time since an earlier snapshot is whole.
+    /// Tells whether what is known of the time since an earlier snapshot is whole. Where anything is known, tracking is
+    /// on: a take after which it does not stay on ends it, even one that is refused.
     pub fn carry(&mut self, whole: bool) {
         self.carries = whole;
+        self.tracking |= whole && !self.stays;
     }
 
     /// Is tracking on, or may it be? After [`Action::Finish`]: it stays so.
