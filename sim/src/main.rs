@@ -1,5 +1,5 @@
-//! The simulator: the production store on a disk that loses, tears, reorders and lies, with power cuts everywhere; and
-//! hostile bytes for every parser, those of the drivers too.
+//! The simulator: the production store on a disk that loses, tears, reorders and lies, with power cuts everywhere; the
+//! whole world around it, with the deaths of everybody; and hostile bytes for every parser, those of the drivers too.
 //!
 //! Deterministic: seed and workload give the same run again. `cargo xtask sim` runs it. It uses the store as the stub
 //! does, with nothing of its own between the two but the disk.
@@ -24,6 +24,7 @@ mod sabotage;
 mod space;
 mod take;
 mod workloads;
+mod world;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -57,7 +58,7 @@ struct Crashes {
 enum Part {
     /// Leave out each flush and each safeguard in turn; each must be missed
     Sabotage {
-        /// Only those with this in their name
+        /// Only those with this in their name; several with commas
         #[arg(long)]
         only: Option<String>,
     },
@@ -100,6 +101,8 @@ enum Part {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Guest, stub, keeper, xenstored and who calls them, with deaths at any step
+    World(world::Options),
     /// Random damage in a large store
     Rot {
         /// MiB of pages
@@ -130,6 +133,7 @@ fn main() -> anyhow::Result<()> {
         Some(Part::Sabotage { only }) => sabotage::run_all(only.as_deref().unwrap_or_default()),
         Some(Part::Bits { every }) => bits::table(if every { bits::Bits::Every } else { bits::Bits::Some }),
         Some(Part::Fuzz { inputs, seed, target }) => fuzz::run(inputs, seed, target.as_deref()),
+        Some(Part::World(options)) => world::command(&options),
         Some(Part::Bounded { mib }) => take::table(mib),
         Some(Part::Space { mib, takes, keep, seed }) => space::table(mib, takes, keep, seed),
         Some(Part::Rot { mib, events, batch, seed }) => {

@@ -31,6 +31,12 @@ pub fn command(name: &str, seed: u64) -> String {
     if name == "bits" {
         return "cargo xtask sim bits --every".to_owned();
     }
+    if name == "world" {
+        return format!("cargo xtask sim world --seed {seed} --seeds 1");
+    }
+    if let Some(death) = name.strip_prefix("world ") {
+        return format!("cargo xtask sim world --death {death}:{seed}");
+    }
     format!("cargo xtask sim --workload {name} --seed {seed} --seeds 1")
 }
 

@@ -1,4 +1,5 @@
-//! Leaves out every flush and every safeguard of the store, one at a time, and demands that the simulator notices.
+//! Leaves out every flush and every safeguard of store, take and keeper, one at a time, and demands that the simulator
+//! notices.
 
 use anyhow::{Result, bail, ensure};
 use snapshot::store::{Catalog, LEASE_PATIENCE_NS, Lease, Safeguard, StoreError, StoreId};
@@ -10,6 +11,7 @@ use crate::explore::{Effort, explore};
 use crate::history::{History, TIGHT};
 use crate::judge::Verdict;
 use crate::workloads::{self, Work};
+use crate::world::{Slip, found};
 use crate::{faults, replay};
 
 /// Where to look.
@@ -27,9 +29,11 @@ enum Where {
     Chains,
     /// Where each operation of the device fails once, and each write is lost once.
     Errors,
+    /// Among guest, stub, keeper and xenstored.
+    World,
 }
 
-use Where::{Chains, Errors, FailedFlush, Flips, Reader, Work as In};
+use Where::{Chains, Errors, FailedFlush, Flips, Reader, Work as In, World};
 
 /// Every flush of a commit, of an open and of formatting, and where its absence must show.
 const FLUSHES: [(Phase, Window, &[Where]); 14] = [
@@ -67,6 +71,9 @@ fn places(safeguard: Safeguard) -> &'static [Where] {
         Safeguard::ForgetTaken => &[In("abort")],
         Safeguard::Canary | Safeguard::CarriedBits | Safeguard::LostBits => &[Chains],
         Safeguard::MovedPages | Safeguard::KnownBelow => &[Chains],
+        Safeguard::Token | Safeguard::Verdict | Safeguard::LastSet | Safeguard::Guard => &[World],
+        Safeguard::DeadStub | Safeguard::ForeignSuspend | Safeguard::Captured => &[World],
+        Safeguard::LateSuspend => &[World],
     }
 }
 
@@ -82,28 +89,38 @@ const FAILED_FLUSHES: u64 = 17;
 /// Something that finds what is missing, and says where.
 type Found = Option<(String, String)>;
 
-/// Shows the table; fails if anything can be left out unnoticed. (Power cuts with nothing left out are `crashes`.)
+/// Shows the table, of all or of those whose names have one of the words of `only`, with commas between them; fails if
+/// anything can be left out unnoticed. (Power cuts with nothing left out are `crashes`.)
 pub fn run_all(only: &str) -> Result<()> {
     let (mut unneeded, mut count) = (Vec::new(), 0);
-    if let Some((place, how)) = search(&[Reader, Flips, Chains], Faults::default()) {
+    let wanted = |what: &str| only.split(',').any(|only| what.contains(only));
+    let everywhere: &[Where] = if only.is_empty() { &[Reader, Flips, Chains, World] } else { &[] };
+    if let Some((place, how)) = search(everywhere, Faults::default()) {
         bail!("something is wrong with nothing left out: {place}: {how}");
     }
     println!("left out                                  noticed by       how");
     for (phase, window, places) in FLUSHES {
         let what = format!("flush after {window:?} in {phase:?}");
-        if !what.contains(only) {
+        if !wanted(&what) {
             continue;
         }
         count += 1;
         let faults = Faults { swallow: Some((phase, window)), ..Faults::default() };
         line(&what, search(places, faults), &mut unneeded);
     }
-    for safeguard in Safeguard::ALL.into_iter().filter(|safeguard| format!("{safeguard:?}").contains(only)) {
+    for safeguard in Safeguard::ALL.into_iter().filter(|safeguard| wanted(&format!("{safeguard:?}"))) {
         count += 1;
         Safeguard::leave_out(Some(safeguard));
         let found = search(places(safeguard), Faults::default());
         Safeguard::leave_out(None);
         line(&format!("{safeguard:?}"), found, &mut unneeded);
+    }
+    for slip in Slip::ALL.into_iter().filter(|slip| wanted(&format!("{slip:?}"))) {
+        count += 1;
+        Slip::make(Some(slip));
+        let found = search(&[World], Faults::default());
+        Slip::make(None);
+        line(&format!("{slip:?}, by the keeper's hands"), found, &mut unneeded);
     }
     println!("{count} left out one by one, {} unnoticed", unneeded.len());
     ensure!(count > 0, "nothing has this name");
@@ -144,6 +161,7 @@ fn search(places: &[Where], plan: Faults) -> Found {
             Some((format!("{name} {seed}"), work(seed, plan).wrong.into_iter().next()?))
         }),
         Flips => Some(("flipped bits".to_owned(), bits::sweep(Bits::Few).err()?.to_string())),
+        World => found().map(|(seed, how)| (format!("world {seed}"), how)),
         Errors => Some(("errors".to_owned(), faults::all(0).wrong.into_iter().next()?)),
     })
 }

@@ -15,6 +15,7 @@ pub mod export;
 pub mod fault;
 pub mod fields;
 pub mod keeper;
+pub mod mailbox;
 pub mod names;
 pub mod policy;
 pub mod ports;

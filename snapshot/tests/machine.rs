@@ -296,3 +296,18 @@ fn a_throttle_is_said_and_stays() {
     assert_eq!(levels[..4], [0, 50, 60, 70]);
     assert_eq!(machine.trouble().map(|trouble| trouble.fault), Some(Fault::PauseTooLong), "{levels:?}");
 }
+
+#[test]
+fn tracking_since_an_earlier_take_is_ended_by_one_of_another_kind_even_if_it_is_refused() {
+    let mut machine = Machine::new(policy(Mode::Live));
+    machine.carry(true);
+    assert_eq!(machine.step(0, Observation::Begin), Action::Prepare);
+    // Tracking was to be switched off, and the knowledge is gone, whether or not that succeeded.
+    machine.carry(false);
+    assert_eq!(machine.step(0, trouble(Fault::Hypercall)), Action::Release);
+    assert_eq!(machine.step(0, Observation::Done), Action::TrackingOff);
+    assert_eq!(machine.step(0, Observation::Done), Action::Discard);
+    assert_eq!(machine.step(0, Observation::Done), Action::Finish);
+    assert_eq!(machine.state(), State::Refused);
+    assert!(!machine.tracks());
+}

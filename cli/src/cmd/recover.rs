@@ -15,40 +15,22 @@ use crate::keeper::record::{self, Record, Stage};
 use crate::marks::{self, Deed};
 use crate::show;
 use serde_json::json;
-use snapshot::keeper::{Deadlines, Target};
+use snapshot::keeper::{self, Deeds, Dom0, Left, Request, StubNow, Target};
 use snapshot::status::{State, Status, StubNode, StubState};
 use std::path::Path;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use xen_drivers::xenstore::Nodes;
 use xen_hypercall::types::{DomHandle, DomId};
 
-/// A guest that took the request may still be about to suspend: how long to look for it.
-const LATE: Duration = Duration::from_secs(5);
-/// Between two looks.
+/// Between two looks at a guest that may still suspend.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// What was done for one record.
-#[derive(Debug, Default)]
-struct Deeds {
-    done: Vec<String>,
-    left: Vec<String>,
-}
-
-impl Deeds {
-    fn of(deed: Deed) -> Option<Self> {
-        match deed {
-            Deed::Nothing => None,
-            Deed::Done(what) => Some(Self { done: vec![what], left: Vec::new() }),
-            Deed::Left(what) => Some(Self { done: Vec::new(), left: vec![what] }),
-        }
-    }
-
-    fn note(&mut self, what: &str, result: Result<(), impl std::fmt::Display>) {
-        match result {
-            Ok(()) => self.done.push(what.to_owned()),
-            Err(error) => self.left.push(format!("{what}: {error}")),
-        }
+fn deeds_of(deed: Deed) -> Option<Deeds> {
+    match deed {
+        Deed::Nothing => None,
+        Deed::Done(what) => Some(Deeds { done: vec![what], left: Vec::new() }),
+        Deed::Left(what) => Some(Deeds { done: Vec::new(), left: vec![what] }),
     }
 }
 
@@ -109,7 +91,7 @@ fn all(only: Option<&str>) -> Outcome<Vec<(String, Deeds)>> {
     });
     let mut shown = each.collect::<Outcome<Vec<_>>>()?;
     let settled = marks::settle_all()?.into_iter().filter(|(handle, ..)| only.is_none_or(|only| only == handle));
-    shown.extend(settled.filter_map(|(_, guest, deed)| Some((guest, Deeds::of(deed)?))));
+    shown.extend(settled.filter_map(|(_, guest, deed)| Some((guest, deeds_of(deed)?))));
     shown.extend(let_others(&dir).map(|deeds| ("other tools".to_owned(), deeds)));
     Ok(shown)
 }
@@ -138,29 +120,11 @@ fn of_guest(path: &Path, seen: &Record) -> Outcome<Deeds> {
 
 /// The caller holds the guest's lock.
 fn of_record(path: &Path, record: &Record) -> Outcome<Deeds> {
-    let mut deeds = Deeds::default();
-    let (Some((domid, handle)), Some(stub)) = (record.job.target(), record.job.stub()) else { return Ok(deeds) };
-    let (xen, mut store) = (Xen::open()?, tree::connect()?);
-    if xen.target(domid, handle) == Target::Gone {
-        deeds.done.push("the guest is gone".to_owned());
-    } else {
-        let asked = matches!(record.stage, Stage::Asked | Stage::Standing);
-        let awaited = asked && !resume(&xen, &mut store, record, (domid, handle), &mut deeds);
-        // A suspend that is still to come has to be as silent as any of ours: xl's monitor of the guest ends at it.
-        if !awaited {
-            deeds.note("suspends are announced again", xen.silence(domid, handle, false));
-        }
-        if asked && !awaited {
-            // The next recovery, if one is needed, must not wait for a suspend that has been.
-            deeds.note("the request is settled", record::settle(path, record));
-        }
-        if let Some(cap) = record.cap {
-            deeds.note("the guest has its CPU cap back", xen.set_cpu_cap(domid, handle, cap.into()));
-        }
-        tracking(&xen, &mut store, (domid, handle), stub, &record.job.guest, &mut deeds);
-    }
+    let (Some(guest), Some(stub)) = (record.job.target(), record.job.stub()) else { return Ok(Deeds::default()) };
+    let mut hands = Hands { xen: Xen::open()?, store: tree::connect()?, path, record, guest, stub };
+    let mut deeds = keeper::recover(&left_by(record), &mut hands);
     if record.hooked && deeds.left.is_empty() {
-        tell_hook(path, record, &mut store, stub.0, &mut deeds);
+        tell_hook(path, record, &mut hands.store, stub.0, &mut deeds);
     }
     if deeds.left.is_empty() {
         deeds.note("record removed", std::fs::remove_file(path));
@@ -168,123 +132,85 @@ fn of_record(path: &Path, record: &Record) -> Outcome<Deeds> {
     Ok(deeds)
 }
 
-/// Resumes the guest if it stands by our request; takes back a request that it has not seen. False: the request may
-/// still make it suspend, or makes it stand.
-fn resume(
-    xen: &Xen,
-    store: &mut XenStore,
-    record: &Record,
-    (domid, handle): (DomId, DomHandle),
-    deeds: &mut Deeds,
-) -> bool {
-    if record.stage == Stage::Standing {
-        // The request is used up: a word that stands there now is not ours.
-        return Taken { xen, store, record, guest: (domid, handle) }.resume(deeds);
-    }
-    let path = format!("/local/domain/{domid}/control/shutdown");
-    let standing = store.transaction(|t| {
-        let standing = t.find_text(&path)?.as_deref() == Some("suspend");
-        let foreign = standing && xen.target(domid, handle) == Target::Suspended;
-        if standing {
-            t.write(&path, "")?;
-        }
-        Ok((standing, foreign))
-    });
-    match standing {
-        Ok((_, true)) => {
-            deeds.done.push("the guest stands by another tool's suspend: left alone, our request withdrawn".to_owned());
-        }
-        Ok((true, false)) => deeds.done.push("the request was withdrawn before the guest took it".to_owned()),
-        Ok((false, _)) => return Taken { xen, store, record, guest: (domid, handle) }.resume(deeds),
-        Err(error) => {
-            deeds.left.push(format!("whether the guest took the request: {error}"));
-            return false;
-        }
-    }
-    true
+fn left_by(record: &Record) -> Left {
+    Left { mark: record.stage.mark(), asked_s: record.asked, capped: record.cap.is_some() }
 }
 
-/// A guest that took our request.
-struct Taken<'a> {
-    xen: &'a Xen,
-    store: &'a mut XenStore,
+/// The hands of a recovery.
+struct Hands<'a> {
+    xen: Xen,
+    store: XenStore,
+    path: &'a Path,
     record: &'a Record,
     guest: (DomId, DomHandle),
-}
-
-impl Taken<'_> {
-    /// Resumes it. If it has not suspended by now it still may, for as long as a keeper would have watched for it:
-    /// until then the record stays, so that the next recovery finds it.
-    fn resume(self, deeds: &mut Deeds) -> bool {
-        let (domid, handle) = self.guest;
-        let until = Instant::now() + LATE;
-        while self.xen.target(domid, handle) != Target::Suspended {
-            let awaited = still_awaited(self.record, record::uptime());
-            if awaited.is_none() || Instant::now() >= until {
-                let Some(seconds) = awaited else {
-                    deeds.done.push("the guest runs".to_owned());
-                    return true;
-                };
-                deeds.left.push(format!(
-                    "the guest took the suspend request and runs still: should it suspend late, recover again; after \
-                     {seconds} s it is not waited for any more"
-                ));
-                return false;
-            }
-            thread::sleep(LOOK);
-        }
-        if let Some(saver) = xl::saver_of(domid.raw(), &self.record.job.guest) {
-            // It may stand for that by now, and what is saved must not go on meanwhile.
-            deeds
-                .left
-                .push(format!("the guest stands, and {saver} is at work on it: recover again when that has ended"));
-            return false;
-        }
-        let resumed = self.xen.resume(domid, handle).map(drop);
-        let runs = resumed.is_ok();
-        deeds.note("the guest was resumed", resumed);
-        if runs {
-            deeds.note("xenstored was told", self.store.resume(domid));
-        }
-        runs
-    }
-}
-
-/// For how many seconds a suspend by the record's request is still to be reckoned with.
-fn still_awaited(record: &Record, now: u64) -> Option<u64> {
-    if record.stage == Stage::Standing {
-        return None;
-    }
-    let end = record.asked?.saturating_add(Deadlines::LIVE.late.as_secs());
-    end.checked_sub(now).filter(|left| *left > 0)
-}
-
-/// Switches log-dirty off, unless somebody who lives uses it.
-fn tracking(
-    xen: &Xen,
-    store: &mut XenStore,
-    (domid, _): (DomId, DomHandle),
     stub: (DomId, DomHandle),
-    guest: &str,
-    deeds: &mut Deeds,
-) {
-    if let Some(saver) = xl::saver_of(domid.raw(), guest) {
-        deeds.done.push(format!("dirty tracking left to {saver}"));
-        return;
+}
+
+impl Dom0 for Hands<'_> {
+    type Error = String;
+
+    fn target(&mut self) -> Target {
+        self.xen.target(self.guest.0, self.guest.1)
     }
-    match stub_at_work(xen, store, stub) {
-        Ok(true) => deeds
-            .left
-            .push("the stub is at work: its dirty tracking is its own; recover again when it is idle".to_owned()),
-        Err(error) => deeds.left.push(format!("what the stub does: {error}")),
-        Ok(false) if stub_tracks(store, stub.0, domid) => {
-            deeds.done.push("dirty tracking is the stub's, for the next incremental snapshot".to_owned());
-        }
-        Ok(false) => match marks::switch_off(xen, domid) {
-            Ok(true) => deeds.done.push("dirty tracking switched off".to_owned()),
-            Ok(false) => deeds.done.push("dirty tracking is off".to_owned()),
-            Err(error) => deeds.left.push(format!("dirty tracking: {error}")),
-        },
+
+    fn take_back(&mut self) -> Result<Request, String> {
+        let path = format!("/local/domain/{}/control/shutdown", self.guest.0);
+        let (xen, (domid, handle)) = (&self.xen, self.guest);
+        let found = self.store.transaction(|t| {
+            if t.find_text(&path)?.as_deref() != Some("suspend") {
+                return Ok(Request::Taken);
+            }
+            let foreign = xen.target(domid, handle) == Target::Suspended;
+            t.write(&path, "")?;
+            Ok(if foreign { Request::Foreign } else { Request::Withdrawn })
+        });
+        found.map_err(|error| error.to_string())
+    }
+
+    fn saver(&mut self) -> Option<String> {
+        xl::saver_of(self.guest.0.raw(), &self.record.job.guest).map(|saver| saver.to_string())
+    }
+
+    fn resume(&mut self) -> Result<(), String> {
+        self.xen.resume(self.guest.0, self.guest.1).map(drop).map_err(|error| error.to_string())
+    }
+
+    fn tell_xenstore(&mut self) -> Result<(), String> {
+        self.store.resume(self.guest.0).map_err(|error| error.to_string())
+    }
+
+    fn unsilence(&mut self) -> Result<(), String> {
+        self.xen.silence(self.guest.0, self.guest.1, false).map_err(|error| error.to_string())
+    }
+
+    fn settle(&mut self) -> Result<(), String> {
+        record::settle(self.path, self.record).map_err(|error| error.to_string())
+    }
+
+    fn put_cap_back(&mut self) -> Result<(), String> {
+        let Some(cap) = self.record.cap else { return Ok(()) };
+        self.xen.set_cpu_cap(self.guest.0, self.guest.1, cap.into()).map_err(|error| error.to_string())
+    }
+
+    fn stub(&mut self) -> Result<StubNow, String> {
+        let at_work = stub_at_work(&self.xen, &mut self.store, self.stub)?;
+        Ok(match at_work {
+            true => StubNow::AtWork,
+            false if stub_tracks(&mut self.store, self.stub.0, self.guest.0) => StubNow::Tracks,
+            false => StubNow::Nothing,
+        })
+    }
+
+    fn tracking_off(&mut self) -> Result<bool, String> {
+        marks::switch_off(&self.xen, self.guest.0)
+    }
+
+    fn uptime(&mut self) -> Duration {
+        record::since_boot()
+    }
+
+    fn rest(&mut self) {
+        thread::sleep(LOOK);
     }
 }
 
@@ -373,13 +299,17 @@ mod tests {
     #[test]
     fn a_guest_that_was_asked_is_reckoned_with_as_long_as_by_a_keeper() {
         let mut record = left();
-        assert_eq!(still_awaited(&record, 1030), Some(570));
-        assert_eq!(still_awaited(&record, 1600), None);
-        assert_eq!(still_awaited(&record, 9000), None);
+        assert_eq!(keeper::still_awaited(&left_by(&record), 1030), Some(570));
+        assert_eq!(keeper::still_awaited(&left_by(&record), 1600), None);
+        assert_eq!(keeper::still_awaited(&left_by(&record), 9000), None);
         record.stage = Stage::Standing;
-        assert_eq!(still_awaited(&record, 1030), None, "it has suspended: it runs because it was resumed");
+        assert_eq!(
+            keeper::still_awaited(&left_by(&record), 1030),
+            None,
+            "it has suspended: it runs because it was resumed"
+        );
         record.stage = Stage::Asked;
         record.asked = None;
-        assert_eq!(still_awaited(&record, 0), None);
+        assert_eq!(keeper::still_awaited(&left_by(&record), 0), None);
     }
 }

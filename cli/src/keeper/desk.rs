@@ -94,7 +94,7 @@ impl Desk {
                 self.state = Some(status.state);
                 seen.stub_stamp = seen.stub_stamp.wrapping_add(1);
                 if seen.stub != Stub::Gone {
-                    seen.stub = stub_of(status.state);
+                    seen.stub = Stub::from(status.state);
                 }
             }
             Event::Control(control) => seen.control = control,
@@ -216,6 +216,11 @@ impl Desk {
         self.seen.done = Some(Completion { seq, outcome });
     }
 
+    /// The stub has begun, and has not said yet that its tracking is off: by a last word, or by *captured*.
+    pub fn stub_tracks(&self) -> bool {
+        self.state.is_some() && matches!(self.seen.stub, Stub::Working | Stub::WantsSuspend)
+    }
+
     /// The guest gets its processor time back.
     pub fn end_throttle(&mut self) {
         self.throttle.end(&self.xen, self.target, &mut self.record);
@@ -226,7 +231,8 @@ impl Desk {
     pub fn tracking_may_be_on(&self, report: &Report) -> bool {
         let (domid, handle) = self.target;
         let silent = report.verdict == Verdict::Void(Reason::StubSilent);
-        if (self.seen.stub != Stub::Gone && !silent) || self.xen.target(domid, handle) == Target::Gone {
+        let sees_to_it = self.seen.stub != Stub::Gone && !silent && !self.stub_tracks();
+        if sees_to_it || self.xen.target(domid, handle) == Target::Gone {
             return false;
         }
         let until = Instant::now() + STUB_END;
@@ -282,15 +288,5 @@ impl Desk {
         if let Err(error) = self.record.set_hooked(false) {
             eprintln!("keeper: the record cannot be written: {error}");
         }
-    }
-}
-
-/// The stub's state, as the keeper needs it. `sealed` before our verdict would be a breach: then nothing is sure.
-fn stub_of(state: State) -> Stub {
-    match state {
-        State::Preparing | State::Copying => Stub::Working,
-        State::WantSuspend | State::Capturing => Stub::WantsSuspend,
-        State::Captured | State::Flushing => Stub::Captured,
-        State::Refused | State::Sealed | State::Void | State::Failed | State::Done => Stub::GaveUp,
     }
 }

@@ -239,6 +239,7 @@ impl Shift {
         self.desk.end_keepoff();
         self.tell_over(voice, false);
         self.last_hook();
+        self.see_stub_off();
         // Whoever finds the locks free finds the record gone as well.
         let done = self.finish();
         drop((guest_lock, stub_lock));
@@ -332,6 +333,14 @@ impl Shift {
                 }
                 Err(_) => return Phase::Unknown,
             }
+        }
+    }
+
+    /// A stub that was told of a void switches its tracking off. If it dies before it does, nobody else would know.
+    fn see_stub_off(&mut self) {
+        let until = Instant::now() + waits::STUB;
+        while self.desk.stub_tracks() && Instant::now() < until {
+            self.rest(Pace::Easy);
         }
     }
 

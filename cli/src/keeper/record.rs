@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use snapshot::keeper::Mark;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// How far the keeper had come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +41,20 @@ impl From<Mark> for Stage {
             Mark::Standing => Self::Standing,
             Mark::Resumed => Self::Resumed,
             Mark::Done => Self::Done,
+        }
+    }
+}
+
+impl Stage {
+    /// What it means to who undoes it.
+    pub fn mark(self) -> Mark {
+        match self {
+            Self::Watching => Mark::Watching,
+            Self::Silenced => Mark::Silenced,
+            Self::Asked => Mark::Asked,
+            Self::Standing => Mark::Standing,
+            Self::Resumed => Mark::Resumed,
+            Self::Tracking | Self::Done => Mark::Done,
         }
     }
 }
@@ -112,7 +127,7 @@ impl RecordFile {
         }
         self.record.stage = stage;
         if stage == Stage::Asked {
-            self.record.asked = Some(uptime());
+            self.record.asked = Some(since_boot().as_secs());
         }
         self.write()
     }
@@ -165,9 +180,10 @@ impl RecordFile {
     }
 }
 
-/// Seconds since dom0 booted; records do not outlive that, and nobody sets this clock.
-pub fn uptime() -> u64 {
-    u64::try_from(clock_gettime(ClockId::Boottime).tv_sec).unwrap_or(0)
+/// Since dom0 booted; records do not outlive that, and nobody sets this clock.
+pub fn since_boot() -> Duration {
+    let time = clock_gettime(ClockId::Boottime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// Notes in the record of a dead keeper that its request to the guest is used up or withdrawn.

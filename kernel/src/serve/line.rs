@@ -7,14 +7,13 @@
 use alloc::format;
 use alloc::vec::Vec;
 
-use heapless::Deque;
 use snapshot::fault::Fault;
 use snapshot::fields::Line as Text;
+use snapshot::mailbox::{Heard, Mailbox, Node};
 use snapshot::names::Token;
 use snapshot::ports::{Clock, Control, ControlLost, Message};
 use snapshot::request::Request;
 use snapshot::status::Status;
-use snapshot::verdict::{Acked, Cancel, Verdict};
 use xen_drivers::blkfront::ConnectError;
 use xen_drivers::platform::Platform;
 use xen_drivers::xenstore::ring::RingWire;
@@ -28,9 +27,6 @@ use crate::{debug, error, info, warn};
 
 /// The stub's xenstore client.
 pub type Store = Client<RingWire<Xen>>;
-
-/// Messages that wait for the engine, which takes them in for every batch.
-const MESSAGES_MAX: usize = 8;
 
 const REQUEST: &str = "data/livesave/request";
 const REFUSED: &str = "data/livesave/refused";
@@ -71,9 +67,8 @@ pub enum Wake {
 
 /// The running session, as far as the line is concerned.
 struct Session {
-    token: Token,
     release: EvtchnPort,
-    messages: Deque<Message, MESSAGES_MAX>,
+    mail: Mailbox,
 }
 
 /// The line.
@@ -172,8 +167,8 @@ impl Line {
 
     /// A session begins: from now on words with its token are messages. A cancel may lie there already.
     pub fn begin(&mut self, token: Token, release: EvtchnPort) -> Result<(), XsError> {
-        self.session = Some(Session { token, release, messages: Deque::new() });
-        self.hear_cancel()
+        self.session = Some(Session { release, mail: Mailbox::new(token) });
+        self.hear(CANCEL, Node::Cancel)
     }
 
     /// The session is over; what comes now is an answer to nothing.
@@ -208,7 +203,7 @@ impl Line {
                 self.disk_lost = Some(Text::of(error));
                 if let Some(session) = self.session.as_mut().filter(|_| first) {
                     // If there is no room, the next write fails by itself.
-                    _ = session.messages.push_back(Message::StoreLost);
+                    _ = session.mail.put(Message::StoreLost);
                 }
                 Ok(())
             }
@@ -250,9 +245,9 @@ impl Line {
                 self.requested = true;
                 Ok(())
             }
-            CANCEL => self.hear_cancel(),
-            VERDICT => self.hear_verdict(),
-            ACKED => self.hear_acked(),
+            CANCEL => self.hear(CANCEL, Node::Cancel),
+            VERDICT => self.hear(VERDICT, Node::Verdict),
+            ACKED => self.hear(ACKED, Node::Acked),
             SHUTDOWN => self.hear_shutdown(),
             DEVICES => {
                 self.devices_changed = true;
@@ -275,44 +270,17 @@ impl Line {
         self.request_done()
     }
 
-    fn hear_cancel(&mut self) -> Result<(), XsError> {
-        let Some(text) = self.find(CANCEL)? else { return Ok(()) };
-        match Cancel::parse(&text) {
-            Ok(cancel) => self.message(cancel.token, Message::Cancel),
-            Err(error) => warn!("a malformed cancel is dropped: {error}"),
-        }
-        Ok(())
-    }
-
-    fn hear_verdict(&mut self) -> Result<(), XsError> {
-        let Some(text) = self.find(VERDICT)? else { return Ok(()) };
-        match Verdict::parse(&text) {
-            Ok(verdict) => self.message(verdict.token, Message::Verdict(verdict)),
-            Err(error) => warn!("a malformed verdict is dropped: {error}"),
-        }
-        Ok(())
-    }
-
-    fn hear_acked(&mut self) -> Result<(), XsError> {
-        let Some(text) = self.find(ACKED)? else { return Ok(()) };
-        match Acked::parse(&text) {
-            Ok(acked) => self.message(acked.token, Message::Acked),
-            Err(error) => warn!("a malformed acked is dropped: {error}"),
-        }
-        Ok(())
-    }
-
     /// Passes a word on, if it is for the running session.
-    fn message(&mut self, token: Token, message: Message) {
-        match &mut self.session {
-            Some(session) if session.token == token => {
-                // The engine takes all of them in several times a second; a peer that floods us loses its own words.
-                if session.messages.push_back(message).is_err() {
-                    warn!("too many words at once, one is dropped");
-                }
-            }
-            _ => info!("a word for {token} is dropped: no such session"),
+    fn hear(&mut self, path: &str, node: Node) -> Result<(), XsError> {
+        let Some(text) = self.find(path)? else { return Ok(()) };
+        match self.session.as_mut().map(|session| session.mail.hear(node, &text)) {
+            Some(Heard::Kept) => {}
+            Some(Heard::Full) => warn!("too many words at once, one is dropped"),
+            Some(Heard::Malformed(error)) => warn!("{path}: a malformed word is dropped: {error}"),
+            Some(Heard::Foreign(token)) => info!("a word for {token} is dropped: no such session"),
+            None => info!("{path}: a word is dropped: no session"),
         }
+        Ok(())
     }
 
     fn hear_shutdown(&mut self) -> Result<(), XsError> {
@@ -330,7 +298,7 @@ impl Line {
         self.store.write(SHUTDOWN, "")?;
         self.stop = Some(stop);
         if let Some(session) = &mut self.session {
-            _ = session.messages.push_back(Message::Cancel);
+            _ = session.mail.put(Message::Cancel);
         }
         Ok(())
     }
@@ -349,7 +317,7 @@ impl Line {
     }
 
     fn message_waits(&self) -> bool {
-        self.session.as_ref().is_some_and(|session| !session.messages.is_empty())
+        self.session.as_ref().is_some_and(|session| !session.mail.is_empty())
     }
 }
 
@@ -381,7 +349,7 @@ impl Control for Line {
         if !self.message_waits() {
             self.attend(0)?;
         }
-        Ok(self.session.as_mut().and_then(|session| session.messages.pop_front()))
+        Ok(self.session.as_mut().and_then(|session| session.mail.take()))
     }
 
     fn wait(&mut self, until_ns: u64) -> Result<(), ControlLost> {

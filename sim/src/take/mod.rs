@@ -11,7 +11,7 @@ mod work;
     clippy::unwrap_used,
     reason = "shared with the engine's own tests, which use all of it and may panic"
 )]
-mod fakes;
+pub mod fakes;
 #[path = "../../../snapshot/tests/take/setup.rs"]
 #[allow(
     dead_code,
@@ -19,7 +19,7 @@ mod fakes;
     clippy::unwrap_used,
     reason = "shared with the engine's own tests, which use all of it and may panic"
 )]
-mod setup;
+pub mod setup;
 #[path = "../../../snapshot/tests/take/world.rs"]
 #[allow(
     dead_code,
@@ -27,8 +27,8 @@ mod setup;
     clippy::unwrap_used,
     reason = "shared with the engine's own tests, which use all of it and may panic"
 )]
-mod world;
+pub mod world;
 
 pub use armed::chain;
 pub use bounded::table;
-pub use work::{NAME, engine};
+pub use work::{GFNS, MEMORY, MEMORY_BYTES, NAME, WORKING_SET, engine, pages_of};

@@ -58,8 +58,12 @@ pub fn engine(history: &mut History, store: &mut Store<Disk>, mode: Mode, seed: 
 
 /// The guest at its suspend.
 pub fn suspended(world: &Shared) -> Pages {
-    let world = world.borrow();
-    let held = world.at_suspend.iter().flatten().enumerate();
+    world.borrow().at_suspend.as_deref().map(pages_of).unwrap_or_default()
+}
+
+/// A guest's memory, by gfn.
+pub fn pages_of(memory: &[Option<u64>]) -> Pages {
+    let held = memory.iter().enumerate();
     held.filter_map(|(gfn, content)| content.map(|content| (gfn as u64, page(content)))).collect()
 }
 

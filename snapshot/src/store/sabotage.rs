@@ -1,4 +1,4 @@
-//! The safeguards of the store, and of takes on top of others, each of which the simulator can leave out to see that
+//! The safeguards of the store, of takes and of the keeper, each of which the simulator can leave out to see that
 //! it notices.
 //!
 //! Without the feature `sabotage` every question here is a constant, and costs nothing. With it a program that is
@@ -56,12 +56,28 @@ pub enum Safeguard {
     MovedPages,
     /// What an incremental take is to lie on is looked for in the store.
     KnownBelow,
+    /// A word in xenstore counts only for the session that it names.
+    Token,
+    /// A snapshot is sealed on the keeper's word alone.
+    Verdict,
+    /// What the last bitmap says is sent.
+    LastSet,
+    /// The session's guard: what it switched on it switches off when it fails.
+    Guard,
+    /// A keeper whose stub died resumes the guest.
+    DeadStub,
+    /// A keeper resumes no suspend of somebody else.
+    ForeignSuspend,
+    /// A keeper says `resumed` only when the stub has said that all is captured.
+    Captured,
+    /// Who recovers looks whether the guest stands by the request.
+    LateSuspend,
 }
 
 #[cfg(feature = "sabotage")]
 impl Safeguard {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 32] = [
         Self::SlotChecksum,
         Self::NewestSlot,
         Self::Settle,
@@ -86,6 +102,14 @@ impl Safeguard {
         Self::LostBits,
         Self::MovedPages,
         Self::KnownBelow,
+        Self::Token,
+        Self::Verdict,
+        Self::LastSet,
+        Self::Guard,
+        Self::DeadStub,
+        Self::ForeignSuspend,
+        Self::Captured,
+        Self::LateSuspend,
     ];
 }
 

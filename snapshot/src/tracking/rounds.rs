@@ -91,6 +91,9 @@ impl Tracking {
     pub fn begin_last(&mut self, log: &mut impl DirtyLog, stays: bool) -> Result<u64, TargetError> {
         let words = self.skip.words_mut();
         let count = if stays { log.clean_final(words)? } else { log.peek_final(words)? };
+        if out(Safeguard::LastSet) {
+            self.skip.clear();
+        }
         self.fetched();
         Ok(count)
     }

@@ -10,6 +10,8 @@ use crate::sh::{cmd, heading, run as run_command};
 const LEAST: &str = "100000";
 /// Random workloads in CI; the others alone come near that number.
 const SEEDS: &str = "20";
+/// Random runs of the whole world in CI, beside the deaths at every step.
+const WORLDS: &str = "1500";
 
 /// Arguments of `cargo xtask sim`.
 #[derive(clap::Args)]
@@ -26,10 +28,12 @@ pub fn run(args: &Args) -> Result<()> {
     sim(&args.words.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// What CI runs: enough power cuts, every safeguard left out, damage.
+/// What CI runs: enough power cuts, enough deaths, every safeguard left out, damage.
 pub fn ci() -> Result<()> {
     heading("sim: power cuts and failing devices");
     sim(&["--seeds", SEEDS, "--least", LEAST])?;
+    heading("sim: guest, stub, keeper, xenstored, and their deaths");
+    sim(&["world", "--seeds", WORLDS])?;
     heading("sim: without each flush and each safeguard");
     sim(&["sabotage"])?;
     heading("sim: damage");

@@ -140,8 +140,8 @@ mod tests {
     #[test]
     fn every_state_is_cut_and_the_commit_most() {
         let cuts: Vec<Moment> = (0..CUTS).map(moment).collect();
-        for place in 0..STATES.len() {
-            assert!(cuts.iter().any(|one| one.stage == Stage::State(place)), "{}", STATES[place]);
+        for (place, state) in STATES.iter().enumerate() {
+            assert!(cuts.iter().any(|one| one.stage == Stage::State(place)), "{state}");
         }
         let sealing: Vec<_> = cuts.iter().filter(|one| one.stage == Stage::Sealing).collect();
         assert_eq!(sealing.len(), 10);
@@ -158,8 +158,8 @@ mod tests {
             let of_stage = (0..CUTS).map(moment).filter(|one| one.stage == stage);
             of_stage.map(|one| one.kind).collect::<BTreeSet<_>>().len()
         };
-        for place in PREPARING..=FLUSHING {
-            assert_eq!(kinds(Stage::State(place)), KINDS.len(), "{}", STATES[place]);
+        for (place, state) in STATES.iter().enumerate().take(FLUSHING + 1).skip(PREPARING) {
+            assert_eq!(kinds(Stage::State(place)), KINDS.len(), "{state}");
         }
         assert_eq!(kinds(Stage::Sealing), KINDS.len());
     }
