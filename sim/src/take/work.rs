@@ -2,13 +2,13 @@
 
 use std::rc::Rc;
 
-use snapshot::ports::PAGE_SIZE;
 use snapshot::request::Mode;
 use snapshot::status::State;
 use snapshot::store::Store;
 use snapshot::take::{Engine, Options, StoreRecorder};
 
 use super::fakes::{Line, Target};
+use super::setup::page_with;
 use super::world::{Event, Setup, Shared, World, take_request};
 use crate::content::{Held, Pages};
 use crate::disk::{Disk, Phase};
@@ -69,8 +69,5 @@ pub fn pages_of(memory: &[Option<u64>]) -> Pages {
 
 /// As the fakes make it.
 fn page(content: u64) -> Rc<Block> {
-    let mut bytes = [0; PAGE_SIZE];
-    bytes[..8].copy_from_slice(&content.to_le_bytes());
-    bytes[PAGE_SIZE - 8..].copy_from_slice(&content.to_le_bytes());
-    Block::new(bytes)
+    Block::new(page_with(content, 0))
 }

@@ -15,8 +15,8 @@ use crate::store::layout::{BLOCK, Kind, PLACE_UNIT, SEGMENT_BYTES, length32};
 use crate::store::pointer::Ptr;
 use crate::store::store::Store;
 
-/// Bytes that are written at once: 512 KiB, so that the disk works while the next piece is filled, and a MiB costs two
-/// requests.
+/// Bytes that are written at once: 512 KiB. Two of them are a request of the largest size; the device is given no
+/// smaller ones as long as the next piece goes on where the last one ended.
 pub const PIECE: usize = 128 * BLOCK;
 
 /// The segment that is being filled. Offsets are bytes in it.

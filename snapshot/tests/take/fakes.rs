@@ -224,7 +224,7 @@ fn page_of(world: &World, gfn: usize) -> Result<Page, PageError> {
     let content = world.gone.then_some(FOREIGN).or(world.memory[gfn]).or(world.is_special(gfn).then_some(world.now_ns));
     let mapped = !world.unmappable || gfn >= world.setup.working_set;
     let content = content.filter(|_| mapped).ok_or(PageError { errno: 22 })?;
-    Ok(page_with(content, world.setup.packs))
+    Ok(page_with(content, world.setup.noise))
 }
 
 pub struct Line(pub Shared);

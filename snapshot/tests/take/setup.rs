@@ -112,8 +112,8 @@ pub struct Setup {
     pub disk_queue: u64,
     /// So many pages are answered together.
     pub disk_step: u64,
-    /// Half of a page is zeros, so that it packs to half of its size.
-    pub packs: bool,
+    /// Bytes of a page with content that are noise and do not pack; the others are zeros, but for two words.
+    pub noise: usize,
     /// What the guest writes is never a page of zeros.
     pub no_zeros: bool,
 }
@@ -154,7 +154,7 @@ impl Default for Setup {
             disk_ns: 0,
             disk_queue: 0,
             disk_step: 1,
-            packs: false,
+            noise: 0,
             no_zeros: false,
         }
     }
@@ -183,12 +183,11 @@ pub fn take_request(setup: &Setup) -> Take {
     }
 }
 
-/// Between the two words that count: noise, or a half of it.
-pub fn page_with(content: u64, packs: bool) -> Page {
+/// A page with content; behind its first word comes so much noise.
+pub fn page_with(content: u64, noise: usize) -> Page {
     let mut page = [0; PAGE_SIZE];
     let mut state = content;
-    let noise = if packs { PAGE_SIZE / 2 } else { PAGE_SIZE };
-    for word in page[..if content == 0 { 0 } else { noise }].chunks_exact_mut(8) {
+    for word in page[..if content == 0 { 0 } else { noise.max(8) }].chunks_exact_mut(8) {
         word.copy_from_slice(&state.to_le_bytes());
         state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).rotate_left(17).wrapping_add(content);
     }
@@ -199,7 +198,7 @@ pub fn page_with(content: u64, packs: bool) -> Page {
 impl World {
     /// The disk is given a page. Whoever waits for it leaves the processor to the guest.
     pub fn give_to_disk(&mut self) {
-        let page_ns = if self.setup.packs { self.setup.disk_ns / 2 } else { self.setup.disk_ns };
+        let page_ns = self.setup.disk_ns * self.setup.noise.max(8) as u64 / PAGE_SIZE as u64;
         if self.disk_idle_ns <= self.now_ns {
             self.disk_idle_ns = self.now_ns;
             self.disk_step_ns = self.now_ns;

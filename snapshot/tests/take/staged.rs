@@ -2,6 +2,7 @@
 
 use snapshot::fault::Fault;
 use snapshot::policy::Busy;
+use snapshot::ports::PAGE_SIZE;
 use snapshot::request::Mode;
 use snapshot::status::State;
 use snapshot::take::Attachment;
@@ -11,7 +12,7 @@ use super::check;
 use super::world::{Event, Setup, Shared, run};
 
 fn staged() -> Setup {
-    Setup { mode: Mode::Staged, writes: 8, working_set: 300, acks: true, ..Setup::default() }
+    Setup { mode: Mode::Staged, writes: 8, working_set: 300, acks: true, noise: PAGE_SIZE, ..Setup::default() }
 }
 
 fn sealed(setup: Setup) -> (snapshot::status::Status, Shared) {
@@ -129,7 +130,8 @@ fn a_pause_that_waits_for_the_disk_is_predicted() {
 /// Half of each page is zeros. What does not fit as it is fits packed, if that is faster than the disk.
 #[test]
 fn what_does_not_fit_is_packed_if_that_is_faster_than_the_disk() {
-    let setup = Setup { disk_queue: 10, writes: 300, memory: 2600, packs: true, max_pause_ms: None, ..staged() };
+    let setup =
+        Setup { disk_queue: 10, writes: 300, memory: 2600, noise: PAGE_SIZE / 2, max_pause_ms: None, ..staged() };
     let tight = Setup { staging_kib: Some(4 * 200), working_set: 300, disk_ns: 200_000, ..setup };
     let (status, world) = sealed(tight.clone());
     let counters = status.counters;
@@ -139,7 +141,7 @@ fn what_does_not_fit_is_packed_if_that_is_faster_than_the_disk() {
     // The world's clock does not know what packing takes.
     assert!(was <= said && said < 20_000, "renewed {said} us, was {was} us");
     // Noise does not pack, but the third of the pages that is zeros does.
-    let noise = sealed(Setup { packs: false, working_set: 600, ..tight.clone() });
+    let noise = sealed(Setup { noise: PAGE_SIZE, working_set: 600, ..tight.clone() });
     assert!(noise.0.counters.packed < 300 && noise.1.borrow().stored.in_pause > 150, "{:?}", noise.0);
     let (status, world) = sealed(Setup { working_set: 600, ..tight });
     assert!(status.counters.packed > 300 && world.borrow().stored.in_pause > 50, "the rest to disk: {status:?}");
