@@ -329,6 +329,8 @@ pub struct Pace {
     pub step_bytes: u64,
     /// Bytes that whoever writes gathers before the device is given any.
     pub piece_bytes: u64,
+    /// Bytes that are gathered now.
+    pub gathered_bytes: u64,
 }
 
 /// A device of 4096-byte blocks.

@@ -147,6 +147,8 @@ round! {
     step_bytes = STEP_BYTES,
     /// What is gathered before it is given any.
     piece_bytes = PIECE_BYTES,
+    /// What was gathered then.
+    gathered_bytes = GATHERED_BYTES,
 }
 
 impl Round {
@@ -164,6 +166,7 @@ impl Round {
                 depth_bytes: self.depth_bytes,
                 step_bytes: self.step_bytes,
                 piece_bytes: self.piece_bytes,
+                gathered_bytes: self.gathered_bytes,
             },
         }
     }
@@ -301,6 +304,7 @@ impl Tape {
             depth_bytes: disk.depth_bytes,
             step_bytes: disk.step_bytes,
             piece_bytes: disk.piece_bytes,
+            gathered_bytes: disk.gathered_bytes,
             ..*round
         };
     }

@@ -6,9 +6,10 @@ use super::*;
 
 fn with_prices(kind: RoundKind, n: u64) -> Round {
     let (mib_ns, depth_bytes, step_bytes, piece_bytes) = (n + 5, n + 6, n + 7, n + 8);
+    let gathered_bytes = n + 9;
     let (fixed_ns, stage_ns, pack_ns, stored_bytes, store_ns) = (n, n + 1, n + 2, n + 3, n + 4);
     let own = Round { fixed_ns, stage_ns, pack_ns, stored_bytes, store_ns, ..Round::empty(kind) };
-    Round { mib_ns, depth_bytes, step_bytes, piece_bytes, ..own }
+    Round { mib_ns, depth_bytes, step_bytes, piece_bytes, gathered_bytes, ..own }
 }
 
 fn sample() -> Trace {
@@ -39,14 +40,14 @@ fn sample() -> Trace {
 #[test]
 fn golden_bytes() {
     let bytes = sample().encode();
-    assert_eq!(bytes.len(), 24 + 2 * 208);
-    assert_eq!(bytes[..12], [1, 0, 208, 0, 2, 0, 0, 0, 3, 0, 0, 0]);
+    assert_eq!(bytes.len(), 24 + 2 * 216);
+    assert_eq!(bytes[..12], [1, 0, 216, 0, 2, 0, 0, 0, 3, 0, 0, 0]);
     assert_eq!(bytes[12..24], [0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0]);
     assert_eq!(bytes[24..32], [1, 0, 0, 0, 2, 0, 0, 0]);
     let words: Vec<u64> =
-        bytes[32..232].chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect();
-    assert_eq!(words, (0x10..0x29).collect::<Vec<u64>>());
-    assert_eq!(bytes[232], 3);
+        bytes[32..240].chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect();
+    assert_eq!(words, (0x10..0x2a).collect::<Vec<u64>>());
+    assert_eq!(bytes[240], 3);
     assert_eq!(Trace::decode(&bytes), Ok(sample()));
 }
 
@@ -72,9 +73,9 @@ fn versions_and_counts_are_judged() {
     assert_eq!(with(2, 87), Err(TraceError::Malformed));
     assert_eq!(with(4, 3), Err(TraceError::Malformed));
     assert_eq!(with(7, 255), Err(TraceError::Malformed));
-    // Two records of 208 bytes are one of 416 whose end a later version has written.
+    // Two records of 216 bytes are one of 432 whose end a later version has written.
     let mut bytes = sample().encode();
-    (bytes[2], bytes[3], bytes[4]) = (160, 1, 1);
+    (bytes[2], bytes[3], bytes[4]) = (176, 1, 1);
     assert_eq!(Trace::decode(&bytes).map(|trace| trace.rounds), Ok(vec![sample().rounds[0]]));
 }
 
@@ -84,14 +85,14 @@ fn records_of_earlier_versions_are_read() {
     let of = |length: u8, same: &dyn Fn(Round) -> Round| {
         let mut old = bytes[..24].to_vec();
         old[2] = length;
-        bytes[24..].chunks(208).for_each(|record| old.extend_from_slice(&record[..usize::from(length)]));
+        bytes[24..].chunks(216).for_each(|record| old.extend_from_slice(&record[..usize::from(length)]));
         let rounds = sample().rounds.into_iter().map(same).collect();
         assert_eq!(Trace::decode(&old), Ok(Trace { rounds, ..sample() }), "{length}");
     };
     let told = |round: Round| Round { unsent: 0, growth: 0, space_left: 0, staging: 0, ..round };
     let priced = |round: Round| {
         let kept = Round { fixed_ns: 0, stage_ns: 0, pack_ns: 0, stored_bytes: 0, store_ns: 0, ..told(round) };
-        Round { mib_ns: 0, depth_bytes: 0, step_bytes: 0, piece_bytes: 0, ..kept }
+        Round { mib_ns: 0, depth_bytes: 0, step_bytes: 0, piece_bytes: 0, gathered_bytes: 0, ..kept }
     };
     of(104, &priced);
     of(88, &|round| Round { enable_ns: 0, off_ns: 0, ..priced(round) });

@@ -44,7 +44,7 @@ fn round_json(round: &Round) -> Value {
             "staging_pages": round.staging, "fixed_ns": round.fixed_ns, "stage_ns": round.stage_ns,
             "pack_ns": round.pack_ns, "stored_bytes": round.stored_bytes, "store_ns": round.store_ns,
             "mib_ns": round.mib_ns, "depth_bytes": round.depth_bytes, "step_bytes": round.step_bytes,
-            "piece_bytes": round.piece_bytes,
+            "piece_bytes": round.piece_bytes, "gathered_bytes": round.gathered_bytes,
         },
     })
 }

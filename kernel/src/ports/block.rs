@@ -89,7 +89,7 @@ impl BlockDevice for Disk {
             busy_ns: stats.busy_ns,
             depth_bytes: bytes(front.pool_blocks()),
             step_bytes: bytes(front.blocks_per_request()),
-            piece_bytes: 0,
+            ..Pace::default()
         }
     }
 }

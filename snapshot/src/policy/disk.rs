@@ -18,11 +18,13 @@ pub struct Disk {
     pub step_bytes: u64,
     /// Bytes that are gathered before it is given any.
     pub piece_bytes: u64,
+    /// Bytes that are gathered already.
+    pub gathered_bytes: u64,
 }
 
 impl Disk {
     /// Nothing is known of it, nothing waits for it.
-    pub const NONE: Self = Self { mib_ns: 0, depth_bytes: 0, step_bytes: 0, piece_bytes: 0 };
+    pub const NONE: Self = Self { mib_ns: 0, depth_bytes: 0, step_bytes: 0, piece_bytes: 0, gathered_bytes: 0 };
 
     /// With what is learnt from two looks at the device: its rate only if it did enough between them.
     #[must_use]
@@ -30,7 +32,8 @@ impl Disk {
         let done_bytes = now.done_bytes.saturating_sub(before.done_bytes);
         let busy_ns = now.busy_ns.saturating_sub(before.busy_ns);
         let mib_ns = if done_bytes < TELLING_BYTES { self.mib_ns } else { share(busy_ns, MIB, done_bytes) };
-        Self { mib_ns, depth_bytes: now.depth_bytes, step_bytes: now.step_bytes, piece_bytes: now.piece_bytes }
+        let Pace { depth_bytes, step_bytes, piece_bytes, gathered_bytes, .. } = now;
+        Self { mib_ns, depth_bytes, step_bytes, piece_bytes, gathered_bytes }
     }
 
     /// What so many bytes take in the long run. Nanoseconds.
@@ -42,6 +45,7 @@ impl Disk {
     /// piece at the end stays where it is gathered; what the device has room for is not waited for; and for the rest,
     /// until the step is answered in which the last of it lies.
     pub fn wait_ns(&self, bytes: u64) -> u64 {
+        let bytes = bytes.saturating_add(if bytes == 0 { 0 } else { self.gathered_bytes });
         let given = bytes - bytes.checked_rem(self.piece_bytes).unwrap_or(0);
         let beyond = given.saturating_sub(self.depth_bytes);
         let steps = beyond.checked_next_multiple_of(self.step_bytes).unwrap_or(beyond);
@@ -59,21 +63,27 @@ fn share(of: u64, part: u64, whole: u64) -> u64 {
 mod tests {
     use super::*;
 
-    const DISK: Disk = Disk { mib_ns: 1_000_000, depth_bytes: 2 * MIB, step_bytes: MIB, piece_bytes: MIB / 2 };
+    const DISK: Disk =
+        Disk { mib_ns: 1_000_000, depth_bytes: 2 * MIB, step_bytes: MIB, piece_bytes: MIB / 2, gathered_bytes: 0 };
 
     #[test]
     fn what_is_beyond_the_depth_is_waited_for_in_steps() {
         let waits = [0, 2 * MIB, 2 * MIB + 1, 5 * MIB / 2 - 1, 5 * MIB / 2, 3 * MIB, 4 * MIB - 1, 10 * MIB];
         assert_eq!(waits.map(|bytes| DISK.wait_ns(bytes) / 1_000_000), [0, 0, 0, 0, 1, 1, 2, 8]);
+        let gathered = Disk { gathered_bytes: MIB / 4, ..DISK };
+        let waits =
+            [0, 9 * MIB / 4 - 1, 9 * MIB / 4, 13 * MIB / 4 - 1].map(|bytes| gathered.wait_ns(bytes) / 1_000_000);
+        assert_eq!(waits, [0, 0, 1, 1], "what is gathered goes with it");
         assert_eq!(Disk::NONE.wait_ns(u64::MAX), 0);
         assert_eq!(Disk { mib_ns: 1 << 20, ..Disk::NONE }.wait_ns(77), 77, "without depth or steps each byte");
     }
 
     #[test]
     fn a_rate_is_of_the_time_in_which_there_was_something_to_do() {
-        let pace = |done_bytes, busy_ns| Pace { done_bytes, busy_ns, depth_bytes: 7, step_bytes: 5, piece_bytes: 3 };
+        let own = Pace { depth_bytes: 7, step_bytes: 5, piece_bytes: 3, gathered_bytes: 2, ..Pace::default() };
+        let pace = |done_bytes, busy_ns| Pace { done_bytes, busy_ns, ..own };
         let disk = Disk::NONE.learnt(pace(MIB, 100), pace(5 * MIB, 900));
-        assert_eq!(disk, Disk { mib_ns: 200, depth_bytes: 7, step_bytes: 5, piece_bytes: 3 });
+        assert_eq!(disk, Disk { mib_ns: 200, depth_bytes: 7, step_bytes: 5, piece_bytes: 3, gathered_bytes: 2 });
         assert_eq!(disk.learnt(pace(0, 0), pace(2 * MIB - 1, 1)).mib_ns, 200, "too little to tell");
         assert_eq!(disk.learnt(pace(MIB, 5), pace(0, 0)).mib_ns, 200, "counters that went back");
     }

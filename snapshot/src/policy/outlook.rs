@@ -135,8 +135,8 @@ mod tests {
     #[test]
     fn a_disk_that_is_slower_than_we_are_decides() {
         // 1 ms for 4136 bytes, a page and its entry; 64 pages are accepted before the first is answered.
-        let disk =
-            Disk { mib_ns: (1 << 20) * 1_000_000 / 4136, depth_bytes: 64 * 4136, step_bytes: 4136, piece_bytes: 1 };
+        let mib_ns = (1 << 20) * 1_000_000 / 4136;
+        let disk = Disk { mib_ns, depth_bytes: 64 * 4136, step_bytes: 4136, piece_bytes: 1, gathered_bytes: 0 };
         let outlook = Outlook { disk, ..PRICES };
         assert_eq!(outlook.pause_us(100 + 64), 105 + 64 * 50, "all of it is accepted: our own work");
         let waits = outlook.pause_us(100 + 264).abs_diff(105 + 200_000 + 50);
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn absurd_counts_saturate() {
-        let disk = Disk { mib_ns: u64::MAX, depth_bytes: 0, step_bytes: u64::MAX, piece_bytes: 3 };
+        let disk = Disk { mib_ns: u64::MAX, step_bytes: u64::MAX, piece_bytes: 3, ..Disk::NONE };
         for (pack_ns, stored_bytes) in [(0, 0), (1, 1), (u64::MAX, u64::MAX)] {
             let outlook = Outlook {
                 staging_pages: 7,

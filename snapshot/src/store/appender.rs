@@ -42,6 +42,11 @@ impl Appender {
         Self { open: None, buffer: Vec::with_capacity(PIECE), taken: Bitmap::new(geometry.segments) }
     }
 
+    /// Bytes that wait for more before they are written.
+    pub fn gathered(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// The segments taken so far.
     pub fn taken(&self) -> &Bitmap {
         &self.taken

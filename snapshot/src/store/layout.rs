@@ -305,7 +305,7 @@ structures! {
         BEGAN_NS "began_ns" 16 8;
     }
     /// A round of a trace (section 9.1).
-    trace_round 208 {
+    trace_round 216 {
         KIND "kind" 0 4;
         PEEKS "peeks" 4 4;
         BEGAN_NS "began_ns" 8 8;
@@ -333,6 +333,7 @@ structures! {
         DEPTH_BYTES "depth_bytes" 184 8;
         STEP_BYTES "step_bytes" 192 8;
         PIECE_BYTES "piece_bytes" 200 8;
+        GATHERED_BYTES "gathered_bytes" 208 8;
     }
     /// Header of a leaf or node of a run (section 10).
     run_block 32 {

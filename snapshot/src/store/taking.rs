@@ -220,7 +220,8 @@ impl<'s, D: BlockDevice> Taking<'s, D> {
 
     /// What the device has done by now, and in which pieces it is given pages.
     pub fn pace(&mut self) -> Pace {
-        Pace { piece_bytes: PIECE as u64, ..self.store.device.pace() }
+        let gathered_bytes = self.appender.gathered() as u64;
+        Pace { piece_bytes: PIECE as u64, gathered_bytes, ..self.store.device.pace() }
     }
 
     /// Stores a page. A page of zeros takes no room: whoever has not looked for zeros pays with a digest, the others do

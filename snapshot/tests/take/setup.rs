@@ -239,7 +239,7 @@ impl World {
             busy_ns: done_ns,
             depth_bytes: bytes(self.setup.disk_queue),
             step_bytes: bytes(self.setup.disk_step),
-            piece_bytes: 0,
+            ..Pace::default()
         }
     }
 }

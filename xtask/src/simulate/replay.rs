@@ -92,6 +92,7 @@ fn outlook(prices: &Value) -> Outlook {
             depth_bytes: of("depth_bytes"),
             step_bytes: of("step_bytes"),
             piece_bytes: of("piece_bytes"),
+            gathered_bytes: of("gathered_bytes"),
         },
     }
 }
