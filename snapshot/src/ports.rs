@@ -11,6 +11,7 @@ use xen_hypercall::types::{DomHandle, DomId, Gfn};
 
 pub use xen_hypercall::types::ShutdownReason as ShutdownCode;
 
+pub use crate::policy::Pace;
 use crate::status::Status;
 use crate::verdict::Verdict;
 
@@ -314,23 +315,6 @@ pub trait GuestMemory {
     fn let_go(&mut self) -> Result<(), TargetError> {
         Ok(())
     }
-}
-
-/// What a device has done so far, and how much it takes on before it makes anybody wait. All 0: it does not say.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Pace {
-    /// Bytes of writes that were answered.
-    pub done_bytes: u64,
-    /// Nanoseconds for which it had something to do.
-    pub busy_ns: u64,
-    /// Bytes of writes that it accepts before the first of them is answered.
-    pub depth_bytes: u64,
-    /// Bytes of writes that are answered together, at most.
-    pub step_bytes: u64,
-    /// Bytes that whoever writes gathers before the device is given any.
-    pub piece_bytes: u64,
-    /// Bytes that are gathered now.
-    pub gathered_bytes: u64,
 }
 
 /// A device of 4096-byte blocks.

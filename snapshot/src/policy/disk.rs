@@ -1,11 +1,26 @@
 //! What the store's device makes anybody wait for: it takes on so much without a word, answers in large steps, and its
 //! rate is what it was while it had something to do.
 
-use crate::ports::Pace;
-
 const MIB: u64 = 1 << 20;
 /// A device that did less says nothing about its rate.
 const TELLING_BYTES: u64 = 2 * MIB;
+
+/// What a device has done so far, and how much it takes on before it makes anybody wait. All 0: it does not say.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Pace {
+    /// Bytes of writes that were answered.
+    pub done_bytes: u64,
+    /// Nanoseconds for which it had something to do.
+    pub busy_ns: u64,
+    /// Bytes of writes that it accepts before the first of them is answered.
+    pub depth_bytes: u64,
+    /// Bytes of writes that are answered together, at most.
+    pub step_bytes: u64,
+    /// Bytes that whoever writes gathers before the device is given any.
+    pub piece_bytes: u64,
+    /// Bytes that are gathered now.
+    pub gathered_bytes: u64,
+}
 
 /// Its price, and its shape.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
