@@ -61,7 +61,8 @@ pub fn run(spec: &Spec, install: Install) -> Result<()> {
 fn machine(spec: &Spec, store: &Path) -> Spec {
     let mut spec = spec.clone();
     (spec.memory_mib, spec.dom0_mib) = (HOST_MIB, DOM0_MIB);
-    spec.disks = vec![Disk { name: STORE_IMAGE.into(), mib: STORE_MIB, content: Content::Over(store.to_owned()) }];
+    let over = Disk { name: STORE_IMAGE.into(), mib: STORE_MIB, content: Content::Over(store.to_owned()) };
+    spec.disks.splice(STORE_DISK..=STORE_DISK, [over]);
     spec
 }
 
