@@ -50,6 +50,8 @@ pub struct Stats {
     pub in_flight_max: u32,
     /// Bytes of write requests that were answered.
     pub done_bytes: u64,
+    /// Those requests.
+    pub done_writes: u64,
     /// Nanoseconds for which there was a request at the backend, as far as we looked in time.
     pub busy_ns: u64,
 }

@@ -158,6 +158,7 @@ impl<P: Platform> Blkfront<P> {
             let (at, bytes) = (slot.at, (slot.pages.len() * BLOCK_LEN) as u64);
             self.inflight.free(index);
             self.stats.done_bytes += bytes;
+            self.stats.done_writes += 1;
             if outcome != Outcome::Done {
                 self.poison(IoError::Device { op: Op::Write, at });
             }

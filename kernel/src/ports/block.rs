@@ -84,11 +84,13 @@ impl BlockDevice for Disk {
         let mut front = self.front.borrow_mut();
         let stats = front.look_again();
         let bytes = |blocks: usize| (blocks * PAGE_SIZE) as u64;
+        // How large they are allowed to be says little: whoever waits for the device waits for requests as they are.
+        let step = stats.done_bytes.checked_div(stats.done_writes);
         Pace {
             done_bytes: stats.done_bytes,
             busy_ns: stats.busy_ns,
             depth_bytes: bytes(front.pool_blocks()),
-            step_bytes: bytes(front.blocks_per_request()),
+            step_bytes: step.unwrap_or_else(|| bytes(front.blocks_per_request())),
             ..Pace::default()
         }
     }

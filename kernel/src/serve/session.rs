@@ -59,8 +59,8 @@ fn with_port(
     let before = line.vigil().before(take.domid, take.handle);
     let options = Options { memory_bytes: mm::heap::free().saturating_sub(HEAP_RESERVE), hold };
     let engine = Engine::new(&mut target, line, &mut recorder, take, config, options);
-    let (status, armed) = engine.run_after(before);
-    line.vigil().keep(armed);
+    let (status, after) = engine.run_after(before);
+    line.vigil().keep(take.handle, after);
     match &status.fault {
         None => info!("{}: {:?}", status.state, status.counters),
         Some(fault) => warn!("{}: {fault}: {} {:?}", status.state, status.reason, status.counters),

@@ -12,7 +12,7 @@ use core::fmt::Write;
 use snapshot::fields::Line;
 use snapshot::ports::{DirtyLog, DomainControl, TargetError};
 use snapshot::store::Store;
-use snapshot::take::{Armed, Before};
+use snapshot::take::{After, Armed, Before, Habits};
 use xen_drivers::platform::Platform;
 use xen_hypercall::{DomHandle, DomId};
 
@@ -44,6 +44,7 @@ struct Watched {
 pub struct Vigil {
     guests: Vec<Watched>,
     reasons: Vec<(DomHandle, Line)>,
+    habits: Habits,
     next_ns: u64,
     changed: bool,
 }
@@ -61,12 +62,15 @@ impl Vigil {
         let armed = self.guests.iter().position(known).map(|at| self.guests.swap_remove(at).armed);
         let why = self.reasons.iter().position(|(guest, _)| *guest == handle).map(|at| self.reasons.swap_remove(at).1);
         let first = || Line::of("the guest was not tracked so far");
-        Before { armed, why: why.unwrap_or_else(first) }
+        Before { armed, why: why.unwrap_or_else(first), freeze_ns: self.habits.freeze_ns(handle) }
     }
 
-    /// From now on the guest is on the list.
-    pub fn keep(&mut self, armed: Option<Armed>) {
-        let Some(armed) = armed else { return };
+    /// A take has ended: if the guest stays tracked, it is on the list from now on.
+    pub fn keep(&mut self, guest: DomHandle, after: After) {
+        if let Some(freeze_ns) = after.freeze_ns {
+            self.habits.learn(guest, freeze_ns);
+        }
+        let Some(armed) = after.armed else { return };
         let now_ns = Xen.now_ns();
         if self.guests.len() >= GUESTS_MAX {
             let oldest = self.guests.remove(0).armed;

@@ -15,7 +15,7 @@ use crate::say;
 use crate::verdict::check;
 
 const NAME: &str = "speed";
-const MEMORY_MIB: u32 = 48;
+const MEMORY_MIB: u32 = 96;
 /// Of 24 MiB any page is rewritten at random, so many in each tick.
 const PARAMETERS: &str = "ls.mem=24 ls.random=1 ls.dirty=12 ls.tick=100 ls.verify=2 ls.publish=2";
 /// Ticks between two takes, at least: in them an eighth of those 24 MiB is written to.

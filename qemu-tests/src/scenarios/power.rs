@@ -26,15 +26,15 @@ use crate::verdict::{Verdict, check, stop};
 
 /// Power cuts.
 const CUTS: usize = 50;
-/// The store's disk: takes come and go, and segments are used again.
-const STORE_MIB: u64 = 256;
+/// The store's disk: mode `live` sets five times the memory aside.
+const STORE_MIB: u64 = 1024;
 const STORE_DISK: usize = 0;
 const STORE_IMAGE: &str = "store.cow";
 /// What dom0 has for itself, and the host: one guest and the stub beside it.
 const DOM0_MIB: u32 = 768;
 const HOST_MIB: u32 = 1536;
 const GUEST: &str = "power";
-const GUEST_MIB: u32 = 64;
+const GUEST_MIB: u32 = 96;
 const PARAMETERS: &str = "ls.mem=8 ls.dirty=16 ls.verify=256 ls.tick=20 ls.publish=2";
 /// How long the stub dwells in a state in which it is to be met; the cut comes first.
 const HOLD_MS: u32 = 60_000;
@@ -121,7 +121,7 @@ impl<'a> Power<'a> {
         let (kept, lost) = overlay::settle(&self.spec.dir.join(STORE_IMAGE), &self.store)?;
         *self.cuts.entry(cut.stage).or_default() += 1;
         say!(
-            "   cut {n} in {}: {ended}; 64 KiB clusters written since the boot: {kept} kept, {lost} lost",
+            "   cut {n} in {}: {ended}; 128 KiB clusters written since the boot: {kept} kept, {lost} lost",
             cut.stage.word()
         );
         Ok(())

@@ -82,7 +82,7 @@ pub fn run(lab: &Lab) -> Result<()> {
 /// faster than this disk.
 fn packed(lab: &Lab) -> Result<()> {
     let parameters = "ls.mem=16 ls.set=1400 ls.dirty=1400 ls.noise=128 ls.verify=32 ls.tick=20 ls.publish=1";
-    let guest = lab.create_guest(&words::target("packs", 64, parameters))?;
+    let guest = lab.create_guest(&words::target("packs", MEMORY_MIB, parameters))?;
     guest.wait_whole_pass(lab)?;
     let taken = take(lab, &guest, "packed", &format!("--mode staged --staging {TIGHT} --max-pause none"))?;
     let pause = |what: &str| number(&taken, &format!("/pause/{what}"));

@@ -8,7 +8,7 @@ use snapshot::ports::{DirtyLog, PAGE_SIZE};
 use snapshot::request::{Kind, Mode};
 use snapshot::status::{State, Status};
 use snapshot::store::{PageRef, Store};
-use snapshot::take::{Armed, Before, Engine, Options, StoreRecorder};
+use snapshot::take::{After, Armed, Before, Engine, Options, StoreRecorder};
 
 use super::fakes::{Line, Target};
 use super::work::{GFNS, MEMORY, MEMORY_BYTES, WORKING_SET, WRITES, suspended};
@@ -163,7 +163,7 @@ impl Guest {
         let mut recorder = StoreRecorder::new(store);
         let options = Options { memory_bytes: MEMORY_BYTES, hold: None };
         let engine = Engine::new(&mut target, &mut line, &mut recorder, &take, CONFIG, options);
-        let (status, armed) = engine.run_after(known);
+        let (status, After { armed, .. }) = engine.run_after(known);
         drop(recorder);
         self.armed = armed;
         let (name, pages) = (take.name.to_string(), suspended(&self.world));

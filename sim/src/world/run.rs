@@ -5,7 +5,7 @@ use snapshot::ports::BlockDevice;
 use snapshot::request::{Kind, Take};
 use snapshot::status::{State, Status};
 use snapshot::store::Store;
-use snapshot::take::{Armed, Before, Engine, Options, StoreRecorder};
+use snapshot::take::{After, Armed, Before, Engine, Options, StoreRecorder};
 
 use super::host::{Caller, Host, Shared, Truth};
 use super::keeper::Keeper;
@@ -175,7 +175,7 @@ impl Run {
         let mut recorder = StoreRecorder::new(store);
         let options = Options { memory_bytes: MEMORY_BYTES, hold: None };
         let engine = Engine::new(&mut target, &mut line, &mut recorder, take, CONFIG, options);
-        let (status, armed) = engine.run_after(before);
+        let (status, After { armed, .. }) = engine.run_after(before);
         drop(recorder);
         let mut host = self.host.borrow_mut();
         host.stub.mail = None;

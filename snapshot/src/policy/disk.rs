@@ -14,12 +14,19 @@ pub struct Pace {
     pub busy_ns: u64,
     /// Bytes of writes that it accepts before the first of them is answered.
     pub depth_bytes: u64,
-    /// Bytes of writes that are answered together, at most.
+    /// Bytes of writes that are answered together.
     pub step_bytes: u64,
     /// Bytes that whoever writes gathers before the device is given any.
     pub piece_bytes: u64,
     /// Bytes that are gathered now.
     pub gathered_bytes: u64,
+}
+
+impl Pace {
+    /// Bytes that it was given, and that are gathered for it, if nothing is on its way.
+    pub fn given_bytes(&self) -> u64 {
+        self.done_bytes.saturating_add(self.gathered_bytes)
+    }
 }
 
 /// Its price, and its shape.

@@ -12,7 +12,7 @@ mod rules;
 mod staged;
 
 pub use disk::{Disk, Pace};
-pub use outlook::Outlook;
+pub use outlook::{INDEX_BYTES, Outlook};
 pub use paper::{HIGH_DEFAULT_MILLI, LIVE_DIRTY_MIN, LIVE_ROUNDS_MAX, LIVE_SENT_FACTOR, XEN_DIRTY_MIN, XEN_ROUNDS_MAX};
 pub use rules::{Decision, High, Policy, Refusal, RoundStats, Settings};
 pub use staged::{Busy, STAGED_ROUNDS_MAX, THROTTLE_STEPS};

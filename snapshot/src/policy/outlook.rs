@@ -10,7 +10,7 @@ use crate::ports::PAGE_SIZE;
 const ROUNDING_BYTES: u64 = 32;
 const PAGE_BYTES: u64 = PAGE_SIZE as u64;
 /// A page in the store costs an entry of an index too, and half a unit of its place (docs/format/store-v1.md, 10).
-const INDEX_BYTES: u64 = 40;
+pub const INDEX_BYTES: u64 = 40;
 
 /// Prices of the pause, and the room for it.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -52,11 +52,11 @@ impl Outlook {
     }
 
     /// Our own work on pages that go to the store, or the device's, whichever takes longer. The device can begin only
-    /// when the first step is filled.
+    /// when the first piece is gathered.
     fn stored_ns(&self, pages: u64) -> u64 {
         let page_ns = self.store_ns.max(self.stage_ns);
         let wait_ns = self.disk.wait_ns(pages.saturating_mul(self.stored().saturating_add(INDEX_BYTES)));
-        let first = if wait_ns == 0 { 0 } else { (self.disk.step_bytes / self.stored()).min(pages) };
+        let first = if wait_ns == 0 { 0 } else { (self.disk.piece_bytes / self.stored()).min(pages) };
         pages.saturating_mul(page_ns).max(wait_ns.saturating_add(first.saturating_mul(page_ns)))
     }
 
@@ -136,7 +136,7 @@ mod tests {
     fn a_disk_that_is_slower_than_we_are_decides() {
         // 1 ms for 4136 bytes, a page and its entry; 64 pages are accepted before the first is answered.
         let mib_ns = (1 << 20) * 1_000_000 / 4136;
-        let disk = Disk { mib_ns, depth_bytes: 64 * 4136, step_bytes: 4136, piece_bytes: 1, gathered_bytes: 0 };
+        let disk = Disk { mib_ns, depth_bytes: 64 * 4136, step_bytes: 4136, piece_bytes: 4136, gathered_bytes: 0 };
         let outlook = Outlook { disk, ..PRICES };
         assert_eq!(outlook.pause_us(100 + 64), 105 + 64 * 50, "all of it is accepted: our own work");
         let waits = outlook.pause_us(100 + 264).abs_diff(105 + 200_000 + 50);

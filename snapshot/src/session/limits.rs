@@ -7,7 +7,7 @@ pub const SUSPEND_WAIT_NS: u64 = 75_000_000_000;
 /// Between two looks for the suspend. The pause is ours only from the first sight of it.
 pub const SUSPEND_POLL_NS: u64 = 2_000_000;
 
-/// What a guest is likely to need from our wish to its suspend: for predictions only.
+/// What a guest is likely to need from our wish to its suspend, if nothing is known of it: for predictions only.
 pub const SUSPEND_LIKELY_NS: u64 = 500_000_000;
 
 /// How often the guest is looked at while it is copied, in the pause as well.

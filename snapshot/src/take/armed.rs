@@ -51,6 +51,17 @@ pub struct Before {
     pub armed: Option<Armed>,
     /// Why it is not, for people.
     pub why: Line,
+    /// How long it needed to suspend before ([`super::Habits`]). Nanoseconds.
+    pub freeze_ns: Option<u64>,
+}
+
+/// What a take leaves to the next one.
+#[derive(Debug)]
+pub struct After {
+    /// The guest stays tracked.
+    pub armed: Option<Armed>,
+    /// From our wish to its suspend, if it suspended. Nanoseconds.
+    pub freeze_ns: Option<u64>,
 }
 
 /// Decides what the take lies on, before the store or the guest's tracking is touched for good: `None` for the snapshot

@@ -5,8 +5,9 @@
 
 use alloc::string::ToString;
 
-use super::armed::{Armed, Before};
+use super::armed::{After, Before};
 use super::desk::{Desk, Hold, Lines};
+use super::habits::likely_ns;
 use super::look::{Look, running};
 use super::outlook::growth;
 use super::prepare::{Work, prepare};
@@ -50,6 +51,8 @@ pub struct Engine<'a, T, K, R> {
     pub(super) full_passes: u32,
     /// When the suspend was seen.
     pub(super) paused_ns: u64,
+    /// When it was asked for, if it was.
+    pub(super) asked_ns: Option<u64>,
     /// Hypercalls until then.
     pub(super) paused_calls: u64,
     /// When the guest was let go.
@@ -89,6 +92,7 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
             policy,
             full_passes: 0,
             paused_ns: 0,
+            asked_ns: None,
             paused_calls: 0,
             released_ns: 0,
             tracked: false,
@@ -104,7 +108,7 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
     }
 
     /// As [`Self::run`], of a guest that is tracked since an earlier snapshot, or will be since this one.
-    pub fn run_after(mut self, before: Before) -> (Status, Option<Armed>) {
+    pub fn run_after(mut self, before: Before) -> (Status, After) {
         let stays = self.take.kind == Kind::Incremental;
         self.tracked = before.armed.is_some();
         let mut machine = if stays { Machine::staying(self.policy, self.tracked) } else { Machine::new(self.policy) };
@@ -116,7 +120,7 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
             let action = machine.step(now_ns, seen);
             if action == Action::Finish {
                 let status = self.desk.finish(&machine, &self.counters);
-                return (status, self.armed_after(&machine));
+                return (status, After { armed: self.armed_after(&machine), freeze_ns: self.freeze_ns() });
             }
             self.counters.round = u64::from(machine.round());
             let throttle = u64::from(machine.throttle());
@@ -125,6 +129,11 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
             let done = lingered.and_then(|()| self.execute(action, machine.state()));
             seen = done.unwrap_or_else(Observation::Trouble);
         }
+    }
+
+    /// From our wish to its suspend.
+    fn freeze_ns(&self) -> Option<u64> {
+        self.asked_ns.and_then(|asked_ns| self.paused_ns.checked_sub(asked_ns))
     }
 
     /// A round before the keeper has throttled the guest would say nothing about it.
@@ -321,7 +330,7 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
             sent_round,
             sent_total: self.counters.pages + self.counters.zero,
             unsent: work.unsent,
-            growth: growth(dirty, ran_ns).min(work.dirty_max - dirty),
+            growth: growth(dirty, ran_ns, likely_ns(self.before.freeze_ns)).min(work.dirty_max - dirty),
             dirty_max: work.dirty_max,
             space_left,
             outlook: work.outlook,

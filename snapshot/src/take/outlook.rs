@@ -6,11 +6,12 @@
 
 use super::engine::{Engine, Target};
 use super::meter::Meter;
+use super::prepare::Work;
 use super::recorder::Recorder;
 use crate::fault::Fault;
-use crate::policy::Outlook;
+use crate::policy::{INDEX_BYTES, Outlook};
 use crate::ports::{BATCH_MAX, Clock, Control};
-use crate::session::{Trouble, limits};
+use crate::session::Trouble;
 
 /// A round with fewer pages says nothing about the price of a page.
 const TELLING_PAGES: u64 = 256;
@@ -23,6 +24,8 @@ pub(super) struct Start {
     meter: Meter,
     pages: u64,
     zero: u64,
+    /// Bytes that the store was given.
+    given_bytes: u64,
 }
 
 impl Start {
@@ -118,8 +121,8 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
         Ok(dirty)
     }
 
-    /// A few of the pages that were copied, packed: how long one takes, and how small it gets; a page of zeros takes
-    /// nothing.
+    /// A few of the pages that were copied, packed: how long one takes, and how small it gets, unless a round has shown
+    /// it; a page of zeros takes nothing.
     fn try_pack(&mut self) -> Result<(), Trouble> {
         let Some(staging) = Self::work(&mut self.work)?.staging.as_ref() else { return Ok(()) };
         let (pages, content, packs) = (staging.len() as u64, staging.with_content(), staging.can_pack());
@@ -127,10 +130,12 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
         let (count, bytes) =
             Self::work(&mut self.work)?.staging.as_mut().map_or((0, 0), |staging| staging.sample(SAMPLES));
         let took_ns = self.ran_ns(start)?;
-        let outlook = &mut Self::work(&mut self.work)?.outlook;
+        let Work { outlook, density, .. } = Self::work(&mut self.work)?;
         if let (Some(each_ns), Some(each)) = (took_ns.checked_div(count), bytes.checked_div(count)) {
-            outlook.pack_ns = if packs { each_ns.max(1) } else { 0 };
-            outlook.stored_bytes = (each * content / pages.max(1)).max(1);
+            // So few are soon disturbed: of all rehearsals the quickest says what it costs.
+            let least_ns = if outlook.pack_ns == 0 { each_ns } else { each_ns.min(outlook.pack_ns) };
+            outlook.pack_ns = if packs { least_ns.max(1) } else { 0 };
+            outlook.stored_bytes = density.unwrap_or_else(|| (each * content / pages.max(1)).max(1));
         }
         Ok(())
     }
@@ -163,7 +168,7 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
         let (pages, zero) = (self.counters.pages, self.counters.zero);
         let pace = self.recorder.pace();
         Self::work(&mut self.work)?.first_pace.get_or_insert(pace);
-        Ok(Start { meter: self.meter()?, pages, zero })
+        Ok(Start { meter: self.meter()?, pages, zero, given_bytes: pace.given_bytes() })
     }
 
     /// After each round: what a page costs that goes to the store, and what its device needs for what it is given, if
@@ -180,6 +185,11 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
         let work = Self::work(&mut self.work)?;
         let outlook = &mut work.outlook;
         outlook.disk = outlook.disk.learnt(work.first_pace.unwrap_or(pace), pace);
+        // All of the memory says nothing about what the guest writes to.
+        if pages >= TELLING_PAGES && self.counters.round > 1 {
+            let bytes = pace.given_bytes().saturating_sub(start.given_bytes);
+            work.density = Some((bytes / (pages + zero)).saturating_sub(INDEX_BYTES).max(1));
+        }
         if pages >= TELLING_PAGES {
             // A page of zeros is mapped, copied and looked at, no more.
             outlook.store_ns = worked_ns.saturating_sub(zero.saturating_mul(outlook.stage_ns)) / pages;
@@ -204,10 +214,11 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
     }
 }
 
-/// Pages that become dirty until the guest stands, if it goes on as in a round in which it ran for so long.
-pub(super) fn growth(dirty: u64, ran_ns: u64) -> u64 {
+/// Pages that become dirty until the guest stands in `likely_ns`, if it goes on as in a round in which it ran for so
+/// long.
+pub(super) fn growth(dirty: u64, ran_ns: u64, likely_ns: u64) -> u64 {
     u128::from(dirty)
-        .saturating_mul(u128::from(limits::SUSPEND_LIKELY_NS))
+        .saturating_mul(u128::from(likely_ns))
         .checked_div(u128::from(ran_ns))
         .map_or(0, |pages| u64::try_from(pages).unwrap_or(u64::MAX))
 }

@@ -43,6 +43,9 @@ pub(crate) struct Work {
     pub outlook: Outlook,
     /// What the store's device had done before the first round.
     pub first_pace: Option<Pace>,
+    /// Bytes of the store that a page took in the last round that says something of the pages that are written to; what
+    /// lies beside it not counted.
+    pub density: Option<u64>,
     /// Left to be sent at the end of the last round, and not dirty again.
     pub unsent: u64,
     /// The most that was dirty at the end of a round.
@@ -149,6 +152,7 @@ fn allocate(info: &DomainInfo, max_gfn: Gfn, take: &Take, options: &Options, on_
         spill,
         outlook,
         first_pace: None,
+        density: None,
         unsent: 0,
         dirty_max: 0,
         room_pages: 0,

@@ -26,6 +26,7 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
         if self.desk.state() != State::WantSuspend {
             running(self.target.info()?)?;
             self.target.let_go()?;
+            self.asked_ns = Some(self.desk.now_ns());
             self.desk.enter(State::WantSuspend, &self.counters)?;
         }
         self.desk.attend(&self.counters)?;

@@ -8,7 +8,7 @@ use snapshot::ports::DirtyLog;
 use snapshot::request::{Kind, Mode};
 use snapshot::status::{State, Status};
 use snapshot::store::{FormatOptions, PageRef, Store, format};
-use snapshot::take::{Armed, Before, Engine, Options, StoreRecorder};
+use snapshot::take::{After, Armed, Before, Engine, Options, StoreRecorder};
 
 use super::fakes::{Line, Target};
 use super::real_store::Disk;
@@ -50,7 +50,7 @@ impl Chain {
         let mut recorder = StoreRecorder::new(&mut self.store);
         let options = Options { memory_bytes: 8 << 20, hold: None };
         let engine = Engine::new(&mut target, &mut line, &mut recorder, &take, b"{}", options);
-        let (status, armed) = engine.run_after(before);
+        let (status, After { armed, .. }) = engine.run_after(before);
         drop(recorder);
         self.armed = armed;
         if status.fault != Some(Fault::LogDirtyOn) {

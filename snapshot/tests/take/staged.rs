@@ -9,7 +9,7 @@ use snapshot::take::Attachment;
 use snapshot::trace::{RoundKind, Trace};
 
 use super::check;
-use super::world::{Event, Setup, Shared, run};
+use super::world::{Event, Setup, Shared, run, run_again};
 
 fn staged() -> Setup {
     Setup { mode: Mode::Staged, writes: 8, working_set: 300, acks: true, noise: PAGE_SIZE, ..Setup::default() }
@@ -190,6 +190,24 @@ fn a_last_set_that_turns_out_too_long_lets_the_guest_go_at_once() {
     assert_eq!((status.state, status.fault), (State::Void, Some(Fault::PauseTooLong)), "{status:?}");
     assert!(world.borrow().suspend_wanted() && world.borrow().running());
     assert_eq!((status.counters.pause_pages, world.borrow().stored.in_pause), (0, 0), "{status:?}");
+}
+
+/// What a guest writes until it stands depends on how long it takes to; the next take knows.
+#[test]
+fn how_long_a_guest_takes_to_suspend_is_learnt() {
+    let setup =
+        Setup { staging_kib: Some(4 * 100), guest_share: 1, memory: 2600, writes: 1, call_ns: 1_000_000, ..staged() };
+    let grown = |freeze_ns| {
+        let (status, after, world) = run_again(setup.clone(), freeze_ns);
+        check(&status, &world.borrow(), "learns");
+        let world = world.borrow();
+        let (_, bytes) = world.stored.attachments.iter().find(|(kind, _)| *kind == Attachment::Trace).unwrap();
+        (Trace::decode(bytes).unwrap().rounds[1].growth, after.freeze_ns.unwrap())
+    };
+    let (unknown, freeze_ns) = grown(None);
+    assert!(freeze_ns.abs_diff(setup.suspend_after_ns) < 5_000_000, "{freeze_ns}");
+    let (known, slow) = (grown(Some(freeze_ns)).0, grown(Some(u64::MAX)).0);
+    assert!(known > 0 && known < unknown && unknown <= slow, "{known} {unknown} {slow}");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use snapshot::fields::Line;
 use snapshot::ports::{DomainInfo, Message, ShutdownCode, TargetError};
 use snapshot::session::Trouble;
 use snapshot::status::{State, Status};
-use snapshot::take::{Engine, Options};
+use snapshot::take::{After, Before, Engine, Options};
 use snapshot::verdict::Verdict;
 use xen_hypercall::types::DomId;
 
@@ -373,13 +373,20 @@ impl World {
 
 /// Runs one take to its end.
 pub fn run(setup: Setup) -> (Status, Shared) {
+    let (status, _, world) = run_again(setup, None);
+    (status, world)
+}
+
+/// The same of a guest that needed so long to suspend before.
+pub fn run_again(setup: Setup, freeze_ns: Option<u64>) -> (Status, After, Shared) {
     let take = take_request(&setup);
     let options = Options { memory_bytes: setup.memory_bytes, hold: setup.hold };
     let world = World::new(setup);
     let (mut target, mut control, mut store) =
         (super::fakes::Target(world.clone()), super::fakes::Line(world.clone()), super::fakes::Store(world.clone()));
-    let status = Engine::new(&mut target, &mut control, &mut store, &take, b"{}", options).run();
-    (status, world)
+    let engine = Engine::new(&mut target, &mut control, &mut store, &take, b"{}", options);
+    let (status, after) = engine.run_after(Before { freeze_ns, ..Before::default() });
+    (status, after, world)
 }
 
 /// An injected failure.
