@@ -32,9 +32,14 @@ const NEEDED: &[&str] = &[
     "patch",
 ];
 
-/// Installs what is missing as root; otherwise says what to type.
+/// All of that.
 pub fn ensure_installed() -> Result<()> {
-    let missing: Vec<&str> = NEEDED.iter().copied().filter(|name| !is_installed(name)).collect();
+    ensure(NEEDED)
+}
+
+/// Installs what is missing as root; otherwise says what to type.
+pub fn ensure(names: &[&str]) -> Result<()> {
+    let missing: Vec<&str> = names.iter().copied().filter(|name| !is_installed(name)).collect();
     if missing.is_empty() {
         return Ok(());
     }

@@ -9,8 +9,7 @@ use super::handle::Lab;
 
 /// Until a guest has booted and counts; seconds on an idle machine, minutes where eight of them share two cores.
 const GUEST_WAIT: Duration = Duration::from_secs(600);
-/// Where the guest's kernel and initramfs lie in dom0.
-const KERNEL: &str = "/boot/vmlinuz";
+/// Where the guest's initramfs lies in dom0.
 const RAMDISK: &str = "/boot/guest.img";
 
 /// Words for a guest's kernel that leave out what no test needs and what takes tens of seconds under emulation:
@@ -30,6 +29,34 @@ pub enum GuestKind {
     Pv,
 }
 
+/// What it boots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuestKernel {
+    /// Debian's, as dom0.
+    Debian,
+    /// One with nothing in it that our guests do not need (`qemu-tests/kernel.config`); it has no modules. Who uses it
+    /// puts it there.
+    Small,
+}
+
+impl GuestKernel {
+    /// Where it lies in dom0.
+    #[must_use]
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::Debian => "/boot/vmlinuz",
+            Self::Small => "/boot/small",
+        }
+    }
+
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Debian => FAST_BOOT,
+            Self::Small => "loglevel=4",
+        }
+    }
+}
+
 /// What to create. See `bin/guest` for the program's own parameters.
 #[derive(Clone, Debug)]
 pub struct GuestSpec {
@@ -37,6 +64,8 @@ pub struct GuestSpec {
     pub name: String,
     /// PVH or PV.
     pub kind: GuestKind,
+    /// Debian's kernel, or a small one.
+    pub kernel: GuestKernel,
     /// Its memory.
     pub memory_mib: u32,
     /// Its virtual processors.
@@ -58,6 +87,7 @@ impl GuestSpec {
         Self {
             name: name.to_owned(),
             kind: GuestKind::Pvh,
+            kernel: GuestKernel::Debian,
             memory_mib: 128,
             vcpus: 1,
             maxvcpus: None,
@@ -73,14 +103,16 @@ impl GuestSpec {
         let kind = if self.kind == GuestKind::Pvh { "pvh" } else { "pv" };
         let mut text = format!(
             "name = \"{}\"\ntype = \"{kind}\"\nmemory = {}\nmaxmem = {}\nvcpus = {}\nmaxvcpus = {}\n\
-             kernel = \"{KERNEL}\"\n\
-             ramdisk = \"{RAMDISK}\"\ncmdline = \"console=hvc0 rdinit=/init {FAST_BOOT} {}\"\n\
+             kernel = \"{}\"\n\
+             ramdisk = \"{RAMDISK}\"\ncmdline = \"console=hvc0 rdinit=/init {} {}\"\n\
              on_poweroff = \"destroy\"\non_reboot = \"restart\"\non_crash = \"destroy\"\n",
             self.name,
             self.memory_mib,
             self.memory_mib,
             self.vcpus,
             self.maxvcpus.unwrap_or(self.vcpus),
+            self.kernel.path(),
+            self.kernel.words(),
             self.parameters
         );
         if let Some(label) = &self.label {
@@ -248,6 +280,14 @@ mod tests {
         let details = Details::parse("17 errors=0 pass=2 gfn=3 beats=5,0,7 blocks=9 warnings=1");
         assert_eq!(details, Some(Details { beats: vec![5, 0, 7], blocks: 9 }));
         assert_eq!(Details::parse("17 errors=0 pass=2 gfn=3 beats=5,"), None);
+    }
+
+    #[test]
+    fn a_small_kernel_has_its_own_place_and_words() {
+        let mut spec = GuestSpec::new("web01");
+        assert!(spec.config().contains("kernel = \"/boot/vmlinuz\"") && spec.config().contains(FAST_BOOT));
+        spec.kernel = GuestKernel::Small;
+        assert!(spec.config().contains("kernel = \"/boot/small\"") && !spec.config().contains(FAST_BOOT));
     }
 
     #[test]

@@ -13,7 +13,7 @@ mod watch;
 
 pub use bare::registers;
 pub use client::{Output, Port};
-pub use guest::{Counter, Details, Guest, GuestKind, GuestSpec, TARGET_LABEL};
+pub use guest::{Counter, Details, Guest, GuestKernel, GuestKind, GuestSpec, TARGET_LABEL};
 pub use handle::{Background, Lab};
 pub use machine::{Content, Disk, Images, Machine, Spec, stream_judge};
 pub use monitor::{DiskWork, Monitor};

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use qemu_tests::lab::{Guest, GuestSpec, Lab, STORE_DEVICE, STUB, Spec, TARGET_LABEL};
+use qemu_tests::lab::{Guest, GuestKernel, GuestSpec, Lab, STORE_DEVICE, STUB, Spec, TARGET_LABEL};
 use qemu_tests::standing::Change;
 
 use super::plan::{Bed, Mechanism};
@@ -77,6 +77,7 @@ pub fn guest(bed: Bed, memory_mib: u32) -> GuestSpec {
     } else {
         "ls.dirty=0 ls.verify=8 ls.tick=100 ls.publish=5"
     };
+    spec.kernel = GuestKernel::Small;
     spec.parameters = format!("ls.mem={} ls.set={pages} {work}", memory_mib / 2);
     spec
 }

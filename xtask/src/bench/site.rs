@@ -4,12 +4,13 @@
 //! again. A machine that ended is booted anew, a few times, and goes on with the run that it ended in; runs of two
 //! boots are never compared with each other (`Numbers::boot`).
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use qemu_tests::lab::{Guest, Lab, STUB, Spec};
+use qemu_tests::lab::{Guest, GuestKernel, Lab, STUB, Spec};
 
 use super::host;
 use super::plan::{Bed, Mechanism, Step};
@@ -39,6 +40,8 @@ pub struct Job {
     pub spec: Spec,
     /// The runs, in order.
     pub steps: Vec<Step>,
+    /// What the guests boot.
+    pub kernel: PathBuf,
     /// MiB of the guests.
     pub memory_mib: u32,
     /// No run begins later.
@@ -81,6 +84,7 @@ impl Site {
     fn boot(job: &Job) -> Result<Self> {
         let lab = lab::start(&job.spec)?;
         lab::install(&lab)?;
+        lab.put(&job.kernel, GuestKernel::Small.path())?;
         let (disk, memory) = host::rates(&lab)?;
         lab.init_store()?;
         let requests = host::start_stub(&lab, job.memory_mib)?;

@@ -16,6 +16,7 @@ use super::report;
 use super::sample::Sample;
 use super::site::{Job, Word, work};
 use super::{host, time};
+use crate::images::small;
 use crate::sh::{cmd, heading, read};
 use crate::verbs::{dist, lab};
 use crate::{packages, paths};
@@ -44,8 +45,8 @@ pub struct Args {
     /// Nested machines side by side, each with one processor.
     #[arg(long)]
     machines: Option<usize>,
-    /// MiB of the guests. Less than this, and Linux has no room beside the half that is written to.
-    #[arg(long, default_value_t = 148)]
+    /// MiB of the guests. Much less than this, and their kernel has no room beside the half that is written to.
+    #[arg(long, default_value_t = 48)]
     memory: u32,
     /// KiB that each disk takes in a second.
     #[arg(long, default_value_t = 5120)]
@@ -76,9 +77,10 @@ pub fn run(args: &Args) -> Result<()> {
         dist::programs()?;
     }
     heading("what the benchmark boots");
-    let (mut versions, samples) = (versions(args, &plan)?, Vec::new());
+    let kernel = small::build()?;
+    let (mut versions, samples) = (versions(args, &plan, kernel.what)?, Vec::new());
     let mut found = (Vec::new(), samples);
-    let ended = measure(args, &plan, &mut found, |found| raw::write(&out, &versions, found));
+    let ended = measure(args, &plan, &kernel.vmlinux, &mut found, |found| raw::write(&out, &versions, found));
     let (mut facts, samples) = found;
     facts.sort();
     versions.append(&mut facts);
@@ -114,7 +116,7 @@ fn chosen<T: Copy>(names: &[String], all: &[T], name: impl Fn(T) -> &'static str
     Ok(all.iter().filter(is_wanted).copied().collect())
 }
 
-fn versions(args: &Args, plan: &Plan) -> Result<Versions> {
+fn versions(args: &Args, plan: &Plan, kernel: String) -> Result<Versions> {
     let qemu = read(&mut cmd("qemu-system-x86_64", &["--version"]))?;
     let commit = read(cmd("git", &["describe", "--always", "--dirty"]).current_dir(paths::root()))?;
     let image = paths::target().join("dist").join("livesave-stubdom");
@@ -124,6 +126,7 @@ fn versions(args: &Args, plan: &Plan) -> Result<Versions> {
         ("Live Save", commit.trim().to_owned()),
         ("machine", format!("{}, one processor{beside}", qemu.lines().next().unwrap_or_default())),
         ("guests", format!("{} MiB, 1 vCPU; writing: at random over {} MiB", args.memory, args.memory / 2)),
+        ("their kernel", kernel),
         ("stub", format!("{} MiB: what the guest writes to fits its staging", host::stub_mib(args.memory))),
         ("bytes of the stub's image, stripped", image.to_string()),
         ("disks", format!("throttled by QEMU to {} KiB/s each", args.disk)),
@@ -135,7 +138,13 @@ fn versions(args: &Args, plan: &Plan) -> Result<Versions> {
 type Found = (Versions, Vec<Sample>);
 
 /// All runs. `keep` is called after each of them. What failed on one machine does not stop another.
-fn measure(args: &Args, plan: &Plan, found: &mut Found, keep: impl Fn(&Found) -> Result<()>) -> Result<()> {
+fn measure(
+    args: &Args,
+    plan: &Plan,
+    kernel: &Path,
+    found: &mut Found,
+    keep: impl Fn(&Found) -> Result<()>,
+) -> Result<()> {
     let until = Instant::now() + Duration::from_secs(plan.minutes * 60);
     let (out, words) = mpsc::channel();
     let mut threads = Vec::new();
@@ -144,7 +153,7 @@ fn measure(args: &Args, plan: &Plan, found: &mut Found, keep: impl Fn(&Found) ->
         let dir = paths::target_dir("qemu")?.join(format!("bench-{name}"));
         let spec = host::machine(lab::spec(dir)?, args.disk * 1024);
         let (steps, memory_mib, out) = (plan.steps(&kinds), args.memory, out.clone());
-        let job = Job { name, spec, steps, memory_mib, until, out };
+        let job = Job { name, spec, steps, kernel: kernel.to_owned(), memory_mib, until, out };
         threads.push(thread::spawn(move || work(&job)));
     }
     drop(out);

@@ -7,6 +7,7 @@ pub mod kernel;
 pub mod narrow;
 pub mod policy;
 pub mod programs;
+pub mod small;
 pub mod stubdom;
 
 pub use boot::build;
