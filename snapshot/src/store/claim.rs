@@ -100,6 +100,8 @@ impl Listener {
 
 #[cfg(test)]
 mod tests {
+    use std::format;
+
     use super::*;
     use crate::ports::{BlockIdx, IoError, PAGE_SIZE, Page};
     use crate::store::error::StoreError;
