@@ -91,7 +91,9 @@ mod tests {
 
     fn after(heard: &[Heard]) -> Observation {
         let mut seen = Observation::nothing();
-        heard.iter().for_each(|heard| drop(seen.note(*heard)));
+        for one in heard {
+            seen.note(*one);
+        }
         seen
     }
 

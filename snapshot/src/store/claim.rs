@@ -17,8 +17,8 @@ pub const PERIOD_NS: u64 = 2_000_000_000;
 pub const SILENCE_NS: u64 = 4 * PERIOD_NS;
 /// Between two looks at another writer's beat.
 pub const LOOK_NS: u64 = PERIOD_NS / 4;
-/// Looks that must have found no movement. A machine that stood still as a whole, the other writer with it, shows a long
-/// time between two looks; that is no silence.
+/// Looks that must have found no movement. A machine that stood still as a whole, the other writer with it, shows a
+/// long time between two looks; that is no silence.
 pub const LOOKS: u32 = 16;
 
 const _: () = assert!(LOOKS as u64 * LOOK_NS == SILENCE_NS, "as many looks as fit");

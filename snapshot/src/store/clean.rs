@@ -254,7 +254,8 @@ impl<D: BlockDevice> Store<D> {
             self.move_entry(moving, entry, position, sparse)?;
             position += 1;
         }
-        // Reads come before writes in every step: a bad sector must not look like a write that was lost.
+        // Reads come before writes in every step: a bad sector must not look like a write that was lost, which ends the
+        // writer. No snapshot depends on this flush: nothing names what it makes durable before the commit's own.
         moving.appender.push_out(self)?;
         if !out(Safeguard::BatchFlush) {
             self.device.flush()?;

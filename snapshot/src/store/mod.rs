@@ -5,8 +5,8 @@
 //! * where things lie: `layout`, `kind`, `geometry`, `digest`, `pointer`
 //! * the committed state: `superblock`, `meta`, `table`, `catalog`; opened: `volume`
 //! * a snapshot: `entry`, `builder`, `cursor`, `root`; its pages made smaller: `squeeze`
-//! * writing: `device`, `allocator`, `mark`, `appender`, `base`, `admit`, `taking`, `attach`, `seal`, `stack`, `store`; `format`
-//!   makes one; `claim` says whether another writer lives
+//! * writing: `device`, `allocator`, `mark`, `appender`, `base`, `admit`, `taking`, `attach`, `seal`, `stack`, `store`;
+//!   `format` makes one; `claim` says whether another writer lives
 //! * space: `sizing`, `sweep` finds what is sparse, `clean` moves it, `held` waits for readers and their `lease`s
 //! * reading: `reader`, `batch`, `gaps`, `pages`, `verify`; `check` proves a whole store
 //!
