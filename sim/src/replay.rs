@@ -28,6 +28,9 @@ pub fn command(name: &str, seed: u64) -> String {
     if let Some(target) = name.strip_prefix("fuzz ") {
         return format!("cargo xtask sim fuzz --target {target} --seed {seed}");
     }
+    if name == "sabotage" {
+        return "cargo xtask sim sabotage --only OneWriter".to_owned();
+    }
     if name == "bits" {
         return "cargo xtask sim bits --every".to_owned();
     }

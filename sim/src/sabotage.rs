@@ -2,17 +2,14 @@
 //! notices.
 
 use anyhow::{Result, bail, ensure};
-use snapshot::store::{Catalog, LEASE_PATIENCE_NS, Lease, Safeguard, StoreError, StoreId};
+use snapshot::store::Safeguard;
 
 use crate::bits::{self, Bits};
-use crate::content::{flatten, run};
 use crate::disk::{Faults, Phase, Window};
 use crate::explore::{Effort, explore};
-use crate::history::{History, TIGHT};
-use crate::judge::Verdict;
 use crate::workloads::{self, Work};
 use crate::world::{Slip, found};
-use crate::{faults, replay};
+use crate::{faults, replay, scenes};
 
 /// Where to look.
 #[derive(Clone, Copy, Debug)]
@@ -21,8 +18,8 @@ enum Where {
     Work(&'static str),
     /// Where a flush fails and another writer follows.
     FailedFlush,
-    /// Beside a reader with a lease.
-    Reader,
+    /// In a scene.
+    Scene(&'static str),
     /// Where single bits are flipped.
     Flips,
     /// In chains of incremental takes, of which nothing but the content is looked at.
@@ -33,7 +30,7 @@ enum Where {
     World,
 }
 
-use Where::{Chains, Errors, FailedFlush, Flips, Reader, Work as In, World};
+use Where::{Chains, Errors, FailedFlush, Flips, Scene as At, Work as In, World};
 
 /// Every flush of a commit, of an open and of formatting, and where its absence must show.
 const FLUSHES: [(Phase, Window, &[Where]); 14] = [
@@ -67,7 +64,27 @@ fn places(safeguard: Safeguard) -> &'static [Where] {
         Safeguard::BlobDigest | Safeguard::PageDigest => &[Flips],
         Safeguard::Poison => &[FailedFlush, Errors],
         Safeguard::DamagedWaits => &[In("bad-sector")],
-        Safeguard::Leases => &[Reader],
+        Safeguard::Leases | Safeguard::LetGoAfter | Safeguard::FreedWaits => &[At("reader")],
+        Safeguard::KeepWaiting => &[At("reader-twice")],
+        Safeguard::ReadersAtOpen | Safeguard::CleanerReaders => &[At("reader-first")],
+        Safeguard::ReadOnlyDevice | Safeguard::ForeignSlot | Safeguard::ShrunkDevice => &[At("devices")],
+        Safeguard::SlotsOfOneStore | Safeguard::SlotsOfOneHistory => &[At("devices")],
+        Safeguard::NewerVersion | Safeguard::UnknownFeatures | Safeguard::WriterFeatures => &[At("devices")],
+        Safeguard::LeafDigest => &[In("take")],
+        Safeguard::SharedAddress => &[At("shared-address")],
+        Safeguard::MappedReach => &[At("unmapped")],
+        Safeguard::DamagedFreesNothing | Safeguard::DamagedStaysMapped => &[In("bad-sector-remove")],
+        Safeguard::CleanerDamaged => &[At("bad-root")],
+        Safeguard::CleanedContent => &[At("false-content")],
+        Safeguard::TakeStopsCleaner => &[At("cleaner-take")],
+        Safeguard::RemovalStopsCleaner => &[At("cleaner-remove")],
+        Safeguard::BatchFlush => &[At("bad-page")],
+        Safeguard::PartFlush => &[At("bad-part")],
+        Safeguard::NameTaken | Safeguard::DescriptionLimit => &[At("names")],
+        Safeguard::MaxGfn | Safeguard::GfnLimit => &[At("gfns")],
+        Safeguard::KindOnce | Safeguard::PartsLimit => &[At("parts")],
+        Safeguard::BeatChecksum | Safeguard::LeaseChecksum => &[Flips],
+        Safeguard::OneWriter => &[At("two-writers")],
         Safeguard::ForgetTaken => &[In("abort")],
         Safeguard::Canary | Safeguard::CarriedBits | Safeguard::LostBits => &[Chains],
         Safeguard::MovedPages | Safeguard::KnownBelow => &[Chains],
@@ -94,8 +111,11 @@ type Found = Option<(String, String)>;
 pub fn run_all(only: &str) -> Result<()> {
     let (mut unneeded, mut count) = (Vec::new(), 0);
     let wanted = |what: &str| only.split(',').any(|only| what.contains(only));
-    let everywhere: &[Where] = if only.is_empty() { &[Reader, Flips, Chains, World] } else { &[] };
-    if let Some((place, how)) = search(everywhere, Faults::default()) {
+    let mut everywhere: Vec<Where> = scenes::ALL.iter().map(|(name, _)| At(name)).collect();
+    if only.is_empty() {
+        everywhere.extend([Flips, Chains, World]);
+    }
+    if let Some((place, how)) = search(&everywhere, Faults::default()) {
         bail!("something is wrong with nothing left out: {place}: {how}");
     }
     println!("left out                                  noticed by       how");
@@ -154,7 +174,10 @@ fn search(places: &[Where], plan: Faults) -> Found {
             let outcome = explore(&workloads::failed_flush(number, plan), number, FIRST);
             Some((format!("failed-flush {number}"), outcome.wrong.into_iter().next()?))
         }),
-        Reader => Some(("a reader".to_owned(), beside_a_reader().err()?)),
+        At(name) => {
+            replay::note("sabotage", 0);
+            Some(((*name).to_owned(), scenes::find(name)?().err()?))
+        }
         Chains => (0..CHAINS).find_map(|seed| {
             let (name, work) = workloads::find("engine-tracked")?;
             replay::note(name, seed);
@@ -169,32 +192,4 @@ fn search(places: &[Where], plan: Faults) -> Found {
 fn in_workload(name: &str, work: Work, seed: u64, plan: Faults) -> Option<String> {
     replay::note(name, seed);
     explore(&work(seed, plan), seed, FIRST).wrong.into_iter().next()
-}
-
-/// A reader with a lease goes on reading what the writer removes, while the writer fills the store.
-fn beside_a_reader() -> Verdict {
-    let said = |error: StoreError| error.to_string();
-    let pages = run(0, 400, 1);
-    let mut history = History::with(TIGHT, &[("old@1", vec![pages.clone()])]);
-    let mut store = history.open().map_err(said)?;
-    store.set_now(1);
-    let mut reader = Catalog::open(history.disk.clone()).map_err(|failed| failed.error.to_string())?;
-    let generation = reader.info().generation;
-    let lease = Lease { reader: [8; 16], generation, sequence: 1, unix: 5, in_use: true };
-    lease.write(&mut history.disk.clone(), StoreId([1; 16]), 1).map_err(said)?;
-    reader.refresh().map_err(said)?;
-    store.remove("old@1").map_err(said)?;
-    for number in 0..4 {
-        let _ = history.take(&mut store, &format!("new@{number}"), &[run(0, 300, 7 + number)]);
-    }
-    let wanted = flatten(&[pages]);
-    let mut stream = reader.snapshot("old@1").map_err(said)?;
-    let mut stream = stream.pages().map_err(said)?;
-    let mut count = 0;
-    while let Some((gfn, page)) = stream.next_page().map_err(said)? {
-        count += usize::from(wanted.get(&gfn.raw()).is_some_and(|block| block.bytes == *page.bytes()));
-    }
-    store.set_now(2 + LEASE_PATIENCE_NS);
-    store.reclaim().map_err(said)?;
-    if count == wanted.len() { Ok(()) } else { Err(format!("{count} of {} pages", wanted.len())) }
 }

@@ -19,7 +19,7 @@ use crate::take;
 pub type Work = fn(u64, Faults) -> History;
 
 /// Name, what it is about, and the workload.
-pub const ALL: [(&str, &str, Work); 23] = [
+pub const ALL: [(&str, &str, Work); 24] = [
     ("format", "making a store on a blank device", |_, faults| formatting(History::blank(SMALL), faults)),
     ("reformat", "making a store over one with two snapshots", |_, faults| {
         formatting(History::with(SMALL, &[("old@1", vec![run(0, 5, 1)]), ("old@2", vec![run(0, 5, 2)])]), faults)
@@ -44,6 +44,7 @@ pub const ALL: [(&str, &str, Work); 23] = [
     ("engine-staged", "a whole take: the last set to memory", |seed, faults| by_engine(seed, faults, Mode::Staged)),
     ("engine-tracked", "incremental takes of a guest that stays tracked", tracked),
     ("bad-sector", "a sector that cannot be read for a while", |seed, _| bad_sector(seed)),
+    ("bad-sector-remove", "what a removal does while a sector cannot be read", |seed, _| bad_sector_remove(seed)),
     ("random", "random work, cut at random moments and gone on with", random),
 ];
 
@@ -282,6 +283,27 @@ fn bad_sector(seed: u64) -> History {
         for number in 1..5 {
             let _ = history.take(&mut store, &format!("new@{number}"), &[run(0, 250, 3)]);
         }
+    }
+    history.disk.plan(Faults::default());
+    if let Ok(mut store) = history.open() {
+        let _ = history.take(&mut store, "new@9", &[run(0, 5, 4)]);
+    }
+    history
+}
+
+/// The root of a snapshot cannot be read while another one is removed, or when the store is opened for that.
+fn bad_sector_remove(seed: u64) -> History {
+    let mut history = History::with(ROOMY, &[("old@1", vec![run(0, 9, 1)]), ("old@2", vec![run(0, 9, 2)])]);
+    let image = history.disk.image();
+    let unreadable = image.used().find(|at| image.bytes(*at).starts_with(&layout::ROOT_MAGIC));
+    let bad = Faults { unreadable, ..Faults::default() };
+    if !seed.is_multiple_of(2) {
+        history.disk.plan(bad);
+    }
+    if let Ok(mut store) = history.open() {
+        history.disk.plan(bad);
+        let _ = history.remove(&mut store, "old@2");
+        let _ = history.take(&mut store, "new@1", &[run(0, 250, 3)]);
     }
     history.disk.plan(Faults::default());
     if let Ok(mut store) = history.open() {

@@ -12,7 +12,8 @@ use crate::host::xen::Xen;
 use crate::host::{files, xl};
 use crate::marks;
 use snapshot::keeper::{
-    self, Cli, Command, Completion, Control, Machine, Observation, Outcome, Reason, Report, Stub, Target, Verdict,
+    self, Cli, Command, Completion, Control, Heard, Machine, Observation, Outcome, Reason, Report, Stub, Target,
+    Verdict,
 };
 use snapshot::status::State;
 use std::path::PathBuf;
@@ -66,50 +67,33 @@ pub struct Desk {
     pub stub_seen: Option<Instant>,
 }
 
-/// Nothing seen yet.
-pub fn nothing() -> Observation {
-    Observation {
-        target: Target::Running,
-        stub: Stub::Working,
-        stub_stamp: 0,
-        control: Control::Unknown,
-        released: false,
-        cli: Cli::Present,
-        saver: false,
-        hook: keeper::Hook::Idle,
-        done: None,
-    }
-}
-
 impl Desk {
     /// Notes what came. True: a command ended, and the machine has to see it before the next event.
     pub fn note(&mut self, event: Event) -> bool {
-        let seen = &mut self.seen;
-        match event {
+        let heard = match event {
             Event::Status(status) => {
                 // The stub's word alone takes nothing away from a guest.
                 if self.job.throttle {
                     self.throttle.ask(&self.xen, self.target, &mut self.record, status.counters.throttle);
                 }
                 self.state = Some(status.state);
-                seen.stub_stamp = seen.stub_stamp.wrapping_add(1);
-                if seen.stub != Stub::Gone {
-                    seen.stub = Stub::from(status.state);
-                }
+                Heard::Status(status.state)
             }
-            Event::Control(control) => seen.control = control,
-            Event::Edge => seen.released = true,
-            Event::CliCancels if seen.cli == Cli::Present => seen.cli = Cli::Cancels,
-            Event::CliCancels => {}
-            Event::CliGone => seen.cli = Cli::Gone,
-            Event::Saver(savers) => self.saver(&savers),
-            Event::HookEnded(well) => self.hook_ended(well),
-            Event::Done(completion) => {
-                seen.done = Some(completion);
-                return true;
+            Event::Control(control) => Heard::Control(control),
+            Event::Edge => Heard::Edge,
+            Event::CliCancels => Heard::Cli(Cli::Cancels),
+            Event::CliGone => Heard::Cli(Cli::Gone),
+            Event::Done(completion) => Heard::Done(completion),
+            Event::Saver(savers) => {
+                self.saver(&savers);
+                return false;
             }
-        }
-        false
+            Event::HookEnded(well) => {
+                self.hook_ended(well);
+                return false;
+            }
+        };
+        self.seen.note(heard)
     }
 
     /// Another tool saves or migrates the guest. If it is kept off, it fails by itself; if not, the take gives way.
@@ -216,11 +200,6 @@ impl Desk {
         self.seen.done = Some(Completion { seq, outcome });
     }
 
-    /// The stub has begun, and has not said yet that its tracking is off: by a last word, or by *captured*.
-    pub fn stub_tracks(&self) -> bool {
-        self.state.is_some() && matches!(self.seen.stub, Stub::Working | Stub::WantsSuspend)
-    }
-
     /// The guest gets its processor time back.
     pub fn end_throttle(&mut self) {
         self.throttle.end(&self.xen, self.target, &mut self.record);
@@ -231,7 +210,7 @@ impl Desk {
     pub fn tracking_may_be_on(&self, report: &Report) -> bool {
         let (domid, handle) = self.target;
         let silent = report.verdict == Verdict::Void(Reason::StubSilent);
-        let sees_to_it = self.seen.stub != Stub::Gone && !silent && !self.stub_tracks();
+        let sees_to_it = self.seen.stub != Stub::Gone && !silent && !self.seen.stub_tracks();
         if sees_to_it || self.xen.target(domid, handle) == Target::Gone {
             return false;
         }

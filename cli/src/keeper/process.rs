@@ -3,7 +3,7 @@
 //! It makes itself hard to kill (own session, memory locked, exempt from the OOM killer), takes the locks, tells its
 //! port, and then steps the machine until the guest is nobody's care any more, whatever happens to who started it.
 
-use super::desk::{Desk, nothing};
+use super::desk::Desk;
 use super::errands::Errands;
 use super::hook::Phase;
 use super::keepoff;
@@ -17,7 +17,7 @@ use crate::host::xen::{self, Xen};
 use crate::waits;
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::setsid;
-use snapshot::keeper::{Action, Deadlines, Machine, Mark, Pace, Times, Verdict};
+use snapshot::keeper::{Action, Deadlines, Machine, Mark, Observation, Pace, Times, Verdict};
 use snapshot::status::State;
 use std::fmt::Display;
 use std::io::{BufRead, BufReader, Write};
@@ -165,7 +165,7 @@ impl Keeper {
             job: self.job,
             target,
             stub,
-            seen: nothing(),
+            seen: Observation::nothing(),
             errands,
             events: sender,
             record: self.record,
@@ -339,7 +339,7 @@ impl Shift {
     /// A stub that was told of a void switches its tracking off. If it dies before it does, nobody else would know.
     fn see_stub_off(&mut self) {
         let until = Instant::now() + waits::STUB;
-        while self.desk.stub_tracks() && Instant::now() < until {
+        while self.desk.seen.stub_tracks() && Instant::now() < until {
             self.rest(Pace::Easy);
         }
     }

@@ -6,20 +6,13 @@
 
 use core::fmt;
 
-use snapshot::store::{Heartbeat, Probe, StoreError, StoreId, probe};
+use snapshot::store::{BEAT_PERIOD_NS, Claim, Heartbeat, Listener, Probe, SILENCE_NS, StoreError, StoreId, probe};
 use xen_drivers::platform::Platform;
 use xen_hypercall::version;
 
 use crate::platform::Xen;
 use crate::ports::Disk;
 use crate::{debug, hv, info, time};
-
-/// Between two beats.
-const PERIOD_NS: u64 = 2_000_000_000;
-/// How long another writer may be silent before it counts as dead.
-const PATIENCE_NS: u64 = 4 * PERIOD_NS;
-/// Between two looks at another writer's beat.
-const LOOK_NS: u64 = PERIOD_NS / 4;
 
 /// Why the store is not ours.
 #[derive(Debug)]
@@ -76,7 +69,7 @@ impl Beat {
         if now_ns < self.next_ns {
             return Ok(());
         }
-        self.next_ns = now_ns.saturating_add(PERIOD_NS);
+        self.next_ns = now_ns.saturating_add(BEAT_PERIOD_NS);
         self.write(true)
     }
 
@@ -88,26 +81,27 @@ impl Beat {
     }
 
     fn write(&mut self, in_use: bool) -> Result<(), StoreError> {
-        self.sequence = self.sequence.saturating_add(1);
+        self.sequence = Heartbeat::following(self.sequence);
         let beat = Heartbeat { writer: self.writer, sequence: self.sequence, unix: time::wall_clock().0, in_use };
         beat.write(&mut self.disk, self.store)
     }
 }
 
-/// Returns the last sequence once no other writer's beat has moved for long enough.
+/// Returns the last sequence once it is sure that nobody else writes (`snapshot/src/store/claim.rs` decides).
 fn wait_for_silence(disk: &mut Disk, store: StoreId, writer: [u8; 16]) -> Result<u64, ClaimError> {
-    let look = |disk: &mut Disk| Heartbeat::read(disk, store).map_err(ClaimError::Store);
-    let Some(first) = look(disk)? else { return Ok(0) };
-    if !first.in_use || first.writer == writer {
-        return Ok(first.sequence);
-    }
-    info!("the store was not closed in order: listening for its last writer for {} s", PATIENCE_NS / 1_000_000_000);
-    let deadline_ns = Xen.now_ns().saturating_add(PATIENCE_NS);
-    while Xen.now_ns() < deadline_ns {
-        Xen.wait(&[], Xen.now_ns().saturating_add(LOOK_NS));
-        if look(disk)?.is_some_and(|beat| beat.sequence != first.sequence) {
-            return Err(ClaimError::Taken);
+    let (mut listener, mut told) = (Listener::new(writer), false);
+    loop {
+        match listener.look(disk, store, Xen.now_ns()).map_err(ClaimError::Store)? {
+            Claim::Free { sequence } => return Ok(sequence),
+            Claim::Taken => return Err(ClaimError::Taken),
+            Claim::Listen { next_ns } => {
+                if !told {
+                    let seconds = SILENCE_NS / 1_000_000_000;
+                    info!("the store was not closed in order: listening for its last writer for {seconds} s");
+                    told = true;
+                }
+                Xen.wait(&[], next_ns);
+            }
         }
     }
-    Ok(first.sequence)
 }

@@ -7,20 +7,15 @@ use std::rc::Rc;
 
 use snapshot::ports::Page;
 use snapshot::store::Catalog;
-use snapshot::store::layout::{
-    Kind, catalog, catalog_entry, directory, directory_entry, meta_pointer, pointer, root, run_record, superblock,
-    table_leaf,
-};
 
 use super::driver::{Answer, Target};
 use crate::content::{Held, packed_run, run};
 use crate::disk::Disk;
+use crate::forge::Map;
 use crate::history::{History, SMALL};
 use crate::image::{Block, Image};
 use crate::judge::honest;
 
-/// The key of a history's stores: `id ^ 0x5a` of id 1.
-const KEY: [u8; 32] = [0x5b; 32];
 /// Magics and numbers that mean something here.
 const WORDS: &str = include_str!("../../corpus/disk.txt");
 /// Using a store costs as much as so many parsed lines of text.
@@ -48,80 +43,12 @@ fn seeds() -> Vec<Vec<u8>> {
     all
 }
 
-/// Where the structures of a store with one snapshot lie.
-struct Map {
-    slot: u64,
-    catalog: u64,
-    directory: u64,
-    table: u64,
-    root: u64,
-    leaf: u64,
-    set: u64,
-}
-
-impl Map {
-    fn of(image: &Image) -> Self {
-        let head = image.bytes(0);
-        let catalog_at = meta_pointer::BLOCK.u64(superblock::CATALOG.of(&head));
-        let directory_at = meta_pointer::BLOCK.u64(superblock::DIRECTORY.of(&head));
-        let table = directory_entry::BLOCK.u64(&image.bytes(directory_at)[directory::SIZE..]);
-        let block = |raw: &[u8]| {
-            let entry = table_leaf::SIZE + 4 * pointer::SEGMENT.u32(raw) as usize;
-            let address = u32::from_le_bytes(*image.bytes(table)[entry..].first_chunk().unwrap_or(&[0; 4]));
-            u64::from(address) * 256 + u64::from(pointer::SLOT.u16(raw))
-        };
-        let root_at = block(catalog_entry::ROOT.of(&image.bytes(catalog_at)[catalog::SIZE..]));
-        let record = image.bytes(root_at);
-        let record = &record[root::SIZE..];
-        let (leaf, set) = (block(run_record::TREE.of(record)), block(run_record::SEGMENTS.of(record)));
-        Self { slot: 0, catalog: catalog_at, directory: directory_at, table, root: root_at, leaf, set }
-    }
-
-    /// Makes every digest right again, from the bottom up.
-    fn sign(&self, image: &mut Image) {
-        sign(image, self.root, root::SIZE + run_record::TREE.offset, Kind::RUN_LEAF, self.leaf);
-        sign(image, self.root, root::SIZE + run_record::SEGMENTS.offset, Kind::SEGMENT_SET, self.set);
-        sign(image, self.catalog, catalog::SIZE + catalog_entry::ROOT.offset, Kind::ROOT, self.root);
-        let mut page = image.bytes(self.directory);
-        let leaf = digest(Kind::TABLE_LEAF, 4096, &image.bytes(self.table));
-        directory_entry::DIGEST.put(&mut page[directory::SIZE..], &leaf);
-        image.put(self.directory, Block::new(page));
-        let mut head = image.bytes(0);
-        for (field, kind, at) in [
-            (superblock::CATALOG, Kind::CATALOG, self.catalog),
-            (superblock::DIRECTORY, Kind::DIRECTORY, self.directory),
-        ] {
-            let bytes = meta_pointer::BYTES.u32(field.of(&head));
-            meta_pointer::DIGEST.put(&mut head[field.offset..], &digest(kind, bytes, &image.bytes(at)));
-        }
-        let sum = blake3::hash(&head[..superblock::CHECKSUM.offset]);
-        superblock::CHECKSUM.put(&mut head, &sum.as_bytes()[..16]);
-        image.put(0, Block::new(head));
-        image.put(SMALL - 1, Block::new(head));
-    }
-}
-
-/// Makes a pointer at an offset of a block right for what it points at.
-fn sign(image: &mut Image, holder: u64, offset: usize, kind: Kind, target: u64) {
-    let mut page = image.bytes(holder);
-    let bytes = pointer::BYTES.u32(&page[offset..]);
-    pointer::DIGEST.put(&mut page[offset..], &digest(kind, bytes, &image.bytes(target)));
-    image.put(holder, Block::new(page));
-}
-
-fn digest(kind: Kind, bytes: u32, page: &Page) -> [u8; 16] {
-    let key = blake3::keyed_hash(&KEY, b"livesave v1 meta");
-    let mut hasher = blake3::Hasher::new_keyed(key.as_bytes());
-    hasher.update(&kind.0).update(&bytes.to_le_bytes()).update(page);
-    *hasher.finalize().as_bytes().first_chunk().unwrap_or(&[0; 16])
-}
-
 thread_local! {
     /// A store with one snapshot, its map, and what it holds.
     static STORE: Rc<(Image, Map, Held)> = {
         let history = History::with(SMALL, &[("a@1", vec![packed_run(0, 6, 1), run(6, 4, 2)])]);
         let image = history.disk.image();
-        let map = Map::of(&image);
+        let map = Map::of(&image, SMALL, 0);
         Rc::new((image, map, history.possible.last().cloned().flatten()))
     };
 }
@@ -148,6 +75,7 @@ fn forge<const N: usize>(bytes: &[u8], blocks: fn(&Map) -> [u64; N]) -> Answer {
     let mut page = forged.bytes(at);
     change(&mut page, bytes.get(usize::from(N > 1)..).unwrap_or(&[]));
     forged.put(at, Block::new(page));
+    map.sign_run(&mut forged);
     map.sign(&mut forged);
     Ok(format!("{} {}", read(&forged), write(forged)))
 }

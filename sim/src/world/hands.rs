@@ -1,7 +1,7 @@
 //! The keeper's hands, in the order of `cli/src/keeper/desk.rs` and `throttle.rs`: hypercalls at once, errands to
 //! xenstored one after the other, the guest's CPU cap.
 
-use snapshot::keeper::{Cli, Command, Completion, Outcome, Stub};
+use snapshot::keeper::{Command, Completion, Heard, Outcome};
 
 use super::breakage::{Slip, slip};
 use super::host::Host;
@@ -11,27 +11,20 @@ impl Host {
     /// Notes what came. True: a command ended, and the machine has to see it before the next event.
     pub fn note(&mut self, news: News) -> bool {
         let Some(keeper) = &mut self.keeper else { return true };
-        let seen = &mut keeper.seen;
-        match news {
+        let mut asked = None;
+        let heard = match news {
             News::Status(status) => {
-                seen.stub_stamp = seen.stub_stamp.wrapping_add(1);
-                if seen.stub != Stub::Gone {
-                    seen.stub = Stub::from(status.state);
-                }
-                if keeper.throttles {
-                    self.throttle(status.counters.throttle);
-                }
+                asked = keeper.throttles.then_some(status.counters.throttle);
+                Heard::Status(status.state)
             }
-            News::Control(control) => seen.control = control,
-            News::Edge => seen.released = true,
-            News::Cli(Cli::Cancels) if seen.cli != Cli::Present => {}
-            News::Cli(cli) => seen.cli = cli,
-            News::Done(completion) => {
-                seen.done = Some(completion);
-                return true;
-            }
-        }
-        false
+            News::Control(control) => Heard::Control(control),
+            News::Edge => Heard::Edge,
+            News::Cli(cli) => Heard::Cli(cli),
+            News::Done(completion) => Heard::Done(completion),
+        };
+        let ended = keeper.seen.note(heard);
+        asked.into_iter().for_each(|throttle| self.throttle(throttle));
+        ended
     }
 
     /// Carries out a command.

@@ -72,26 +72,12 @@ pub struct Keeper {
     stub_seen_ns: Option<u64>,
 }
 
-fn nothing() -> Observation {
-    Observation {
-        target: Target::Running,
-        stub: Stub::Working,
-        stub_stamp: 0,
-        control: Control::Unknown,
-        released: false,
-        cli: Cli::Present,
-        saver: false,
-        hook: keeper::Hook::Idle,
-        done: None,
-    }
-}
-
 impl Keeper {
     pub fn new(now_ns: u64, token: Token, max_pause_ms: Option<u32>, throttles: bool) -> Self {
         let pause = max_pause_ms.map(|ms| Duration::from_millis(u64::from(ms)));
         Self {
             machine: Machine::new(Deadlines { pause, ..Deadlines::LIVE }, false),
-            seen: nothing(),
+            seen: Observation::nothing(),
             token,
             news: Vec::new(),
             errands: Vec::new(),
@@ -238,7 +224,7 @@ impl Host {
     fn sees_stub_off(&mut self, now_ns: u64) -> bool {
         let Some(keeper) = &mut self.keeper else { return false };
         let until_ns = *keeper.leaves_ns.get_or_insert(now_ns + STUB_NS);
-        let stays = keeper.stub_tracks() && now_ns < until_ns && !slip(Slip::LeavesStub);
+        let stays = keeper.seen.stub_tracks() && now_ns < until_ns && !slip(Slip::LeavesStub);
         keeper.next_ns = now_ns + EASY_NS;
         stays
     }
@@ -267,7 +253,7 @@ impl Host {
     fn tracking_may_be_on(&mut self, report: &keeper::Report) -> bool {
         let gone = self.keeper.as_ref().is_some_and(|keeper| keeper.seen.stub == Stub::Gone);
         let silent = report.verdict == Verdict::Void(Reason::StubSilent);
-        let tracks = self.keeper.as_ref().is_some_and(|keeper| keeper.stub_tracks() && !slip(Slip::LeavesStub));
+        let tracks = self.keeper.as_ref().is_some_and(|keeper| keeper.seen.stub_tracks() && !slip(Slip::LeavesStub));
         if !gone && !silent && !tracks || self.target() == Target::Gone {
             return false;
         }
@@ -323,11 +309,6 @@ impl Host {
 }
 
 impl Keeper {
-    /// The stub has begun, and has not said yet that its tracking is off.
-    fn stub_tracks(&self) -> bool {
-        self.seen.stub_stamp > 0 && matches!(self.seen.stub, Stub::Working | Stub::WantsSuspend)
-    }
-
     /// Whatever fired: looks at all of it.
     fn reads(&mut self, now_ns: u64, tree: &Tree) {
         if self.asked > 0 {

@@ -6,12 +6,14 @@
 //! subscription that keeps the suspend silent is reset on every path; exactly one verdict is given.
 
 mod deadlines;
+mod heard;
 mod machine;
 mod recovery;
 mod steps;
 mod words;
 
 pub use deadlines::{Deadlines, ROWS, Row};
+pub use heard::Heard;
 pub use machine::{Machine, Mark, Report, Times};
 pub use recovery::{Deeds, Dom0, Left, Request, StubNow, recover, still_awaited};
 pub use words::{

@@ -47,13 +47,15 @@ impl<D: BlockDevice> Store<D> {
     pub(super) fn first_look(&mut self) -> Result<()> {
         let generation = self.volume.superblock.generation;
         self.waiting.book.look(&mut self.device, self.volume.superblock.id, self.now_ns)?;
-        self.waiting.opened = self.waiting.book.holds(generation, self.now_ns).then_some(generation);
+        let held = self.waiting.book.holds(generation, self.now_ns) && !out(Safeguard::ReadersAtOpen);
+        self.waiting.opened = held.then_some(generation);
         Ok(())
     }
 
     /// Segments that the last commit let go of; they are out of the table already.
     pub(super) fn let_go(&mut self, freed: Vec<(SegmentId, Address)>) {
-        let generation = self.volume.superblock.generation;
+        let Generation(now) = self.volume.superblock.generation;
+        let generation = Generation(now - u64::from(out(Safeguard::LetGoAfter)));
         if let Some(sweep) = &mut self.sweep {
             freed.iter().for_each(|(id, _)| sweep.sparse.clear(id.0));
         }
@@ -65,7 +67,7 @@ impl<D: BlockDevice> Store<D> {
 
     /// Keeps what waits out of a free map that was made afresh.
     pub(super) fn keep_waiting(&mut self) {
-        for held in &self.waiting.held {
+        for held in self.waiting.held.iter().filter(|_| !out(Safeguard::KeepWaiting)) {
             self.allocator.occupy(held.id, held.address);
         }
     }

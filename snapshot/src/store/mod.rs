@@ -5,8 +5,8 @@
 //! * where things lie: `layout`, `kind`, `geometry`, `digest`, `pointer`
 //! * the committed state: `superblock`, `meta`, `table`, `catalog`; opened: `volume`
 //! * a snapshot: `entry`, `builder`, `cursor`, `root`; its pages made smaller: `squeeze`
-//! * writing: `device`, `allocator`, `mark`, `appender`, `base`, `taking`, `attach`, `seal`, `stack`, `store`; `format`
-//!   makes one
+//! * writing: `device`, `allocator`, `mark`, `appender`, `base`, `admit`, `taking`, `attach`, `seal`, `stack`, `store`;
+//!   `format` makes one; `claim` says whether another writer lives
 //! * space: `sizing`, `sweep` finds what is sparse, `clean` moves it, `held` waits for readers and their `lease`s
 //! * reading: `reader`, `batch`, `gaps`, `pages`, `verify`; `check` proves a whole store
 //!
@@ -14,6 +14,7 @@
 //!
 //! No clock and no randomness: both are handed in.
 
+mod admit;
 mod allocator;
 mod appender;
 mod attach;
@@ -23,6 +24,7 @@ mod bitmap;
 mod builder;
 mod catalog;
 mod check;
+mod claim;
 mod clean;
 mod cursor;
 mod device;
@@ -60,6 +62,7 @@ mod volume;
 pub use base::Sharing;
 pub use batch::BatchSize;
 pub use check::{CheckProgress, CheckReport, Flaw};
+pub use claim::{Claim, Listener, PERIOD_NS as BEAT_PERIOD_NS, SILENCE_NS};
 pub use clean::Cleaned;
 pub use device::Guarded;
 pub use digest::{Digest, Keys};

@@ -46,6 +46,72 @@ pub enum Safeguard {
     CleanedOthers,
     /// What was cleaned lists the segments of its pages.
     CleanedSegments,
+    /// A writer asks whether the device may be written.
+    ReadOnlyDevice,
+    /// A writer leaves a device alone of which one slot is somebody else's.
+    ForeignSlot,
+    /// A device that is smaller than its store is refused.
+    ShrunkDevice,
+    /// Two valid slots are of one store.
+    SlotsOfOneStore,
+    /// Two slots of one generation are equal.
+    SlotsOfOneHistory,
+    /// A newer version is refused by its name.
+    NewerVersion,
+    /// Features that are unknown are refused.
+    UnknownFeatures,
+    /// So are, by a writer, those that only a writer has to know.
+    WriterFeatures,
+    /// The digest of a leaf of the segment table is compared.
+    LeafDigest,
+    /// Two ids that are reached never share an address.
+    SharedAddress,
+    /// A snapshot that reaches what has no address is damaged.
+    MappedReach,
+    /// A removal frees nothing while it is unknown what some snapshot reaches.
+    DamagedFreesNothing,
+    /// An open unmaps nothing then.
+    DamagedStaysMapped,
+    /// What a removal frees is in use until nobody reads it.
+    FreedWaits,
+    /// A free map that is made afresh leaves out what waits for readers.
+    KeepWaiting,
+    /// What was let go of counts as freed by the commit that did it, not by the generation before.
+    LetGoAfter,
+    /// A writer that finds a reader of an older generation allocates nothing.
+    ReadersAtOpen,
+    /// The cleaner does not, either.
+    CleanerReaders,
+    /// The cleaner frees nothing while it is unknown what another snapshot reaches.
+    CleanerDamaged,
+    /// What was cleaned has the content that it had.
+    CleanedContent,
+    /// A take throws away what the cleaner has begun.
+    TakeStopsCleaner,
+    /// So does a removal.
+    RemovalStopsCleaner,
+    /// The cleaner flushes a batch before it reads the next one.
+    BatchFlush,
+    /// It flushes before it reads an attachment.
+    PartFlush,
+    /// A name is used once.
+    NameTaken,
+    /// A take that is told of a gfn beyond the limit is refused.
+    MaxGfn,
+    /// So is a page beyond it.
+    GfnLimit,
+    /// Each kind of attachment is attached once.
+    KindOnce,
+    /// No snapshot has more parts than a root may name.
+    PartsLimit,
+    /// No description is longer than a root may have.
+    DescriptionLimit,
+    /// The checksum of the heartbeat is compared.
+    BeatChecksum,
+    /// The checksum of a lease is compared.
+    LeaseChecksum,
+    /// A store whose heartbeat moves is left alone.
+    OneWriter,
     /// A guest that stays tracked: bits that another tool cleared are missed.
     Canary,
     /// Bits that a failed incremental take had fetched are the next one's.
@@ -77,7 +143,7 @@ pub enum Safeguard {
 #[cfg(feature = "sabotage")]
 impl Safeguard {
     /// All of them.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 65] = [
         Self::SlotChecksum,
         Self::NewestSlot,
         Self::Settle,
@@ -97,6 +163,39 @@ impl Safeguard {
         Self::StackedSegments,
         Self::CleanedOthers,
         Self::CleanedSegments,
+        Self::ReadOnlyDevice,
+        Self::ForeignSlot,
+        Self::ShrunkDevice,
+        Self::SlotsOfOneStore,
+        Self::SlotsOfOneHistory,
+        Self::NewerVersion,
+        Self::UnknownFeatures,
+        Self::WriterFeatures,
+        Self::LeafDigest,
+        Self::SharedAddress,
+        Self::MappedReach,
+        Self::DamagedFreesNothing,
+        Self::DamagedStaysMapped,
+        Self::FreedWaits,
+        Self::KeepWaiting,
+        Self::LetGoAfter,
+        Self::ReadersAtOpen,
+        Self::CleanerReaders,
+        Self::CleanerDamaged,
+        Self::CleanedContent,
+        Self::TakeStopsCleaner,
+        Self::RemovalStopsCleaner,
+        Self::BatchFlush,
+        Self::PartFlush,
+        Self::NameTaken,
+        Self::MaxGfn,
+        Self::GfnLimit,
+        Self::KindOnce,
+        Self::PartsLimit,
+        Self::DescriptionLimit,
+        Self::BeatChecksum,
+        Self::LeaseChecksum,
+        Self::OneWriter,
         Self::Canary,
         Self::CarriedBits,
         Self::LostBits,

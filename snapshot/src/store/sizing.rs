@@ -2,9 +2,9 @@
 //!
 //! Invariant: the same numbers as the store's own reservation, so a device of this size never refuses the take.
 
+use crate::store::admit::reserved_bytes;
 use crate::store::geometry::Geometry;
 use crate::store::layout::{DEVICE_BLOCKS_MAX, DEVICE_BLOCKS_MIN, SEGMENT_BYTES};
-use crate::store::taking::reserved_bytes;
 
 /// The cleaner leaves at most an eighth of a snapshot's segments to be gained.
 const SPARSE_SHARE: u64 = 8;

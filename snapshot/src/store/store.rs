@@ -144,7 +144,9 @@ impl<D: BlockDevice> Store<D> {
     /// Begins a snapshot. Nothing of it is visible before [`Taking::seal`] has returned.
     pub fn begin(&mut self, new: &NewSnapshot<'_>) -> Result<Taking<'_, D>> {
         self.check()?;
-        self.stop_cleaning();
+        if !out(Safeguard::TakeStopsCleaner) {
+            self.stop_cleaning();
+        }
         self.readers_allow()?;
         match self.damaged.first().filter(|_| !out(Safeguard::DamagedWaits)) {
             Some(id) => Err(StoreError::DamagedSnapshot { id: *id }),
@@ -155,11 +157,13 @@ impl<D: BlockDevice> Store<D> {
     /// Removes a snapshot; durable on return. Works in a full store, and for a damaged snapshot.
     pub fn remove(&mut self, name: &str) -> Result<()> {
         self.check()?;
-        self.stop_cleaning();
+        if !out(Safeguard::RemovalStopsCleaner) {
+            self.stop_cleaning();
+        }
         let id = self.volume.find(name)?.id;
         let entries: Vec<_> = self.volume.entries.iter().filter(|entry| entry.id != id).cloned().collect();
         let Marked { reached, damaged } = mark(&mut self.device, &self.volume, &entries)?;
-        if !damaged.is_empty() {
+        if !damaged.is_empty() && !out(Safeguard::DamagedFreesNothing) {
             self.damaged = damaged;
             return self.commit(entries, self.volume.superblock.next_snapshot);
         }
@@ -167,7 +171,9 @@ impl<D: BlockDevice> Store<D> {
         let freed = forget(&mut self.volume, &allocator);
         self.commit(entries, self.volume.superblock.next_snapshot)?;
         (self.allocator, self.damaged) = (allocator, damaged);
-        freed.iter().for_each(|(id, address)| self.allocator.occupy(*id, *address));
+        if !out(Safeguard::FreedWaits) {
+            freed.iter().for_each(|(id, address)| self.allocator.occupy(*id, *address));
+        }
         self.keep_waiting();
         self.let_go(freed);
         // What had no room to be cleaned may have it now.
@@ -178,7 +184,7 @@ impl<D: BlockDevice> Store<D> {
     /// Says that this writer lives. Not flushed.
     pub fn beat(&mut self, writer: [u8; 16], now_unix: u64) -> Result<()> {
         self.check()?;
-        self.beats = self.beats.saturating_add(1);
+        self.beats = Heartbeat::following(self.beats);
         let beat = Heartbeat { writer, sequence: self.beats, unix: now_unix, in_use: true };
         beat.write(&mut self.device, self.volume.superblock.id)
     }
@@ -238,16 +244,16 @@ impl<D: BlockDevice> Store<D> {
 }
 
 fn open_parts<D: BlockDevice>(device: &mut Guarded<D>) -> Result<(Volume, Allocator, Vec<u64>)> {
-    if device.read_only() {
+    if device.read_only() && !out(Safeguard::ReadOnlyDevice) {
         return Err(StoreError::ReadOnly);
     }
     let slots = Slots::read(device)?;
     let foreign = slots.foreign();
     let (slot, superblock) = slots.newest()?;
-    if foreign {
+    if foreign && !out(Safeguard::ForeignSlot) {
         return Err(StoreError::Foreign);
     }
-    if superblock.ro_compat != 0 {
+    if superblock.ro_compat != 0 && !out(Safeguard::WriterFeatures) {
         return Err(StoreError::UnknownFeatures { bits: superblock.ro_compat });
     }
     let mut volume = Volume::load(device, superblock)?;
@@ -256,7 +262,7 @@ fn open_parts<D: BlockDevice>(device: &mut Guarded<D>) -> Result<(Volume, Alloca
     }
     let Marked { reached, damaged } = mark(device, &volume, &volume.entries)?;
     let allocator = Allocator::sweep(&reached, &volume.table, &volume.superblock.geometry)?;
-    if damaged.is_empty() {
+    if damaged.is_empty() || out(Safeguard::DamagedStaysMapped) {
         forget(&mut volume, &allocator);
     }
     Ok((volume, allocator, damaged))

@@ -8,8 +8,8 @@ use alloc::vec::Vec;
 
 use xen_hypercall::types::Gfn;
 
-use crate::names::SnapshotName;
 use crate::ports::{BlockDevice, Pace, Page};
+use crate::store::admit;
 use crate::store::appender::{Appender, PIECE, Sink};
 use crate::store::base::{Base, Sharing};
 use crate::store::bitmap::Bitmap;
@@ -17,7 +17,7 @@ use crate::store::builder::{Tree, TreeBuilder};
 use crate::store::digest::{ContentHasher, Digest};
 use crate::store::entry::{Entry, Place, What};
 use crate::store::error::{Result, StoreError};
-use crate::store::layout::{BLOCK, GFN_LIMIT, INCOMPAT_LZ4, SEGMENT_BYTES, entry as entry_field, length32};
+use crate::store::layout::{GFN_LIMIT, INCOMPAT_LZ4, SEGMENT_BYTES, entry as entry_field};
 use crate::store::root::{AttachmentKind, Metadata, PartRecord};
 use crate::store::sabotage::{Safeguard, out};
 use crate::store::squeeze::{Compression, Packer, Recent};
@@ -26,17 +26,10 @@ use crate::store::superblock::Generation;
 
 /// Most runs of a take; they are merged when it is sealed.
 pub const TAKE_RUNS_MAX: usize = 64;
-/// Most bytes in the guest's name.
-const GUEST_NAME_MAX: usize = 256;
-/// Most bytes in the name of a mode.
-const MODE_MAX: usize = 16;
 /// Index bytes for a page while it is in a run and in the merged one.
-const INDEX_BYTES: u64 = 2 * entry_field::SIZE as u64;
+pub(super) const INDEX_BYTES: u64 = 2 * entry_field::SIZE as u64;
 /// Segments that sealing may need besides indexes: the rest of a run, attachments, root.
-const SEAL_SEGMENTS: u64 = 2;
-
-/// What the ends of segments may leave empty: 3 blocks of 256, where a leaf of an index did not fit.
-const TAIL_SHARE: u64 = 64;
+pub(super) const SEAL_SEGMENTS: u64 = 2;
 
 /// What a new snapshot is to be.
 pub struct NewSnapshot<'a> {
@@ -145,27 +138,14 @@ pub struct Taking<'s, D: BlockDevice> {
 
 impl<'s, D: BlockDevice> Taking<'s, D> {
     pub(super) fn begin(store: &'s mut Store<D>, new: &NewSnapshot<'_>) -> Result<Self> {
-        let name = new.name.parse::<SnapshotName>().map_err(StoreError::BadName)?.to_string();
-        let superblock = &store.volume.superblock;
-        if store.volume.find(&name).is_ok() {
-            return Err(StoreError::NameTaken);
-        }
-        if store.volume.entries.len() as u64 >= superblock.geometry.snapshots {
-            return Err(StoreError::TooManySnapshots { limit: superblock.geometry.snapshots });
-        }
-        limit("guest name", new.guest_name, GUEST_NAME_MAX)?;
-        limit("mode", new.mode, MODE_MAX)?;
-        let gfn_end = new.max_gfn.raw().saturating_add(1);
-        if gfn_end > GFN_LIMIT {
-            return Err(StoreError::OutOfOrder { gfn: new.max_gfn });
-        }
+        let name = admit::named(&store.volume, new)?;
         let base = match new.sharing.base() {
             Some(id) => Some(Base::open(&mut store.device, &store.volume, store.volume.entry(id)?)?),
             None => None,
         };
         let since = matches!(new.sharing, Sharing::Since(_));
         let below_bytes = base.as_ref().filter(|_| since).map_or(0, Base::index_bytes);
-        room(store, new.reserve_bytes, below_bytes)?;
+        admit::room(store, new.reserve_bytes, below_bytes)?;
         store.features = 0;
         let superblock = &store.volume.superblock;
         Ok(Self {
@@ -174,7 +154,7 @@ impl<'s, D: BlockDevice> Taking<'s, D> {
             name,
             metadata: describe(new),
             created_unix: new.created_unix,
-            gfn_end,
+            gfn_end: new.max_gfn.raw().saturating_add(1),
             open: None,
             runs: Vec::new(),
             parts: Vec::new(),
@@ -286,7 +266,7 @@ impl<'s, D: BlockDevice> Taking<'s, D> {
     /// The open run and the way to add to it; the gfn is legal.
     fn in_run(&mut self, gfn: Gfn, keep: u32) -> Result<(&mut TreeBuilder, Sink<'_, D>)> {
         self.store.check()?;
-        if gfn.raw() >= GFN_LIMIT {
+        if gfn.raw() >= GFN_LIMIT && !out(Safeguard::GfnLimit) {
             return Err(StoreError::OutOfOrder { gfn });
         }
         self.gfn_end = self.gfn_end.max(gfn.raw() + 1);
@@ -379,22 +359,4 @@ fn describe(new: &NewSnapshot<'_>) -> Metadata {
         pause_us: 0,
         elapsed_us: 0,
     }
-}
-
-fn limit(what: &'static str, text: &str, limit: usize) -> Result<()> {
-    if text.len() > limit { Err(StoreError::TooLong { what, limit: u64::from(length32(limit)) }) } else { Ok(()) }
-}
-
-/// What a take of so many bytes of pages may need: pages, their indexes, and what sealing needs.
-pub(super) fn reserved_bytes(pages: u64) -> u64 {
-    let index = pages.div_ceil(BLOCK as u64).saturating_mul(INDEX_BYTES);
-    let wanted = pages.saturating_add(index);
-    wanted.saturating_add(wanted / TAIL_SHARE).saturating_add(SEAL_SEGMENTS * SEGMENT_BYTES)
-}
-
-/// Refuses a take that cannot fit: pages, their indexes, and what sealing needs.
-fn room<D: BlockDevice>(store: &Store<D>, reserve: u64, index: u64) -> Result<()> {
-    let wanted = reserved_bytes(reserve).saturating_add(index);
-    let available = u64::from(store.usable()) * SEGMENT_BYTES;
-    if wanted > available { Err(StoreError::Full { wanted, available }) } else { Ok(()) }
 }
