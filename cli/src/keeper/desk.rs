@@ -74,7 +74,8 @@ impl Desk {
             Event::Status(status) => {
                 // The stub's word alone takes nothing away from a guest.
                 if self.job.throttle {
-                    self.throttle.ask(&self.xen, self.target, &mut self.record, status.counters.throttle);
+                    let suspends = status.state == State::WantSuspend;
+                    self.throttle.ask(&self.xen, self.target, &mut self.record, status.counters.throttle, suspends);
                 }
                 self.state = Some(status.state);
                 Heard::Status(status.state)

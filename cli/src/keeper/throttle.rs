@@ -26,10 +26,15 @@ impl From<OldCap> for CpuCap {
     }
 }
 
+/// Most that is taken away while the guest is to suspend. Freezing is work: with a hundredth of a processor a guest
+/// does not even take the request within the keeper's patience.
+const SUSPENDING_PERCENT_MAX: u64 = 80;
+
 /// What was taken away so far.
 #[derive(Debug, Default)]
 pub struct Throttle {
     percent: u64,
+    suspends: bool,
     over: bool,
 }
 
@@ -41,15 +46,20 @@ pub fn reduced(old: OldCap, vcpus: u32, percent: u64) -> OldCap {
 }
 
 impl Throttle {
-    /// The stub asks for `percent`; each step is taken once, and none after the end.
-    pub fn ask(&mut self, xen: &Xen, target: Whom, record: &mut RecordFile, percent: u64) {
-        if percent <= self.percent || self.over {
-            return;
-        }
-        self.percent = percent;
+    /// The stub asks for `percent`, and now or later for the suspend; each step is taken once, and none after the end.
+    pub fn ask(&mut self, xen: &Xen, target: Whom, record: &mut RecordFile, percent: u64, suspends: bool) {
+        let Some(percent) = self.step(percent, suspends) else { return };
         if let Err(error) = take_away(xen, target, record, percent) {
             eprintln!("keeper: the guest cannot be throttled: {error}");
         }
+    }
+
+    /// What is to be taken away from now on, if that is something else.
+    fn step(&mut self, percent: u64, suspends: bool) -> Option<u64> {
+        self.suspends |= suspends;
+        let wanted = percent.max(self.percent).min(if self.suspends { SUSPENDING_PERCENT_MAX } else { u64::MAX });
+        let before = std::mem::replace(&mut self.percent, wanted);
+        (before != wanted && !self.over).then_some(wanted)
     }
 
     /// The guest gets back what it had. Done once; a failure leaves the record to `livesave recover`.
@@ -86,6 +96,19 @@ fn take_away(xen: &Xen, (domid, handle): Whom, record: &mut RecordFile, percent:
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn more_is_taken_in_steps_and_a_guest_that_is_to_suspend_can() {
+        let mut throttle = Throttle::default();
+        let asked =
+            [(0, false), (20, false), (20, false), (99, false), (50, false), (99, true), (99, true), (99, false)];
+        let steps = asked.map(|(percent, suspends)| throttle.step(percent, suspends));
+        assert_eq!(steps, [None, Some(20), None, Some(99), None, Some(80), None, None]);
+        let mut little = Throttle::default();
+        assert_eq!((little.step(30, false), little.step(30, true)), (Some(30), None));
+        let mut over = Throttle { over: true, ..Throttle::default() };
+        assert_eq!(over.step(50, false), None);
+    }
 
     #[test]
     fn what_is_left_is_a_share_of_what_there_was_and_never_no_cap() {

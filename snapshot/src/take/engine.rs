@@ -17,7 +17,7 @@ use crate::fault::Fault;
 use crate::policy::{Policy, RoundStats};
 use crate::ports::{Clock, Control, DirtyLog, DomainControl, GuestMemory};
 use crate::request::{Kind, Take};
-use crate::session::{Action, Machine, Observation, Pass, Trouble, limits};
+use crate::session::{Action, Machine, Observation, Pass, Trouble};
 use crate::status::{Counters, State, Status};
 use crate::trace::RoundKind;
 use crate::tracking::PeekPlan;
@@ -129,17 +129,6 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
             let done = lingered.and_then(|()| self.execute(action, machine.state()));
             seen = done.unwrap_or_else(Observation::Trouble);
         }
-    }
-
-    /// From our wish to its suspend.
-    fn freeze_ns(&self) -> Option<u64> {
-        self.asked_ns.and_then(|asked_ns| self.paused_ns.checked_sub(asked_ns))
-    }
-
-    /// A round before the keeper has throttled the guest would say nothing about it.
-    fn let_it_bite(&mut self) -> Result<(), Trouble> {
-        self.desk.linger(&self.counters, limits::THROTTLE_SETTLE_NS)?;
-        running(self.target.info()?).map(|_| ())
     }
 
     fn execute(&mut self, action: Action, state: State) -> Result<Observation, Trouble> {

@@ -1,6 +1,6 @@
-//! What guests needed to suspend when they were taken before: how much one is likely to write until it stands depends on
-//! it, and differs between hosts and guests by a factor of a hundred. For predictions only, and never believed to be
-//! more than that: a guest suspends when it likes.
+//! What guests needed to suspend when they were taken before: how much one is likely to write until it stands depends
+//! on it, and it differs between hosts and guests by a factor of a hundred. For predictions only: a guest suspends when
+//! it likes.
 
 use heapless::Vec;
 use xen_hypercall::types::DomHandle;

@@ -42,6 +42,17 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
         Ok(Observation::Nothing)
     }
 
+    /// From our wish to its suspend.
+    pub(super) fn freeze_ns(&self) -> Option<u64> {
+        self.asked_ns.and_then(|asked_ns| self.paused_ns.checked_sub(asked_ns))
+    }
+
+    /// A round before the keeper has throttled the guest would say nothing about it.
+    pub(super) fn let_it_bite(&mut self) -> Result<(), Trouble> {
+        self.desk.linger(&self.counters, limits::THROTTLE_SETTLE_NS)?;
+        running(self.target.info()?).map(|_| ())
+    }
+
     pub(super) fn await_verdict(&mut self) -> Result<Observation, Trouble> {
         self.desk.attend(&self.counters)?;
         if let Some(mut verdict) = self.desk.verdict() {
