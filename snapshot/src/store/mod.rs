@@ -62,6 +62,7 @@ pub use batch::BatchSize;
 pub use check::{CheckProgress, CheckReport, Flaw};
 pub use clean::Cleaned;
 pub use device::Guarded;
+pub(crate) use digest::Fingerprint;
 pub use digest::{Digest, Keys};
 pub use error::{OpenFailed, StoreError};
 pub use format::{FormatOptions, Probe, format, probe};

@@ -14,6 +14,7 @@ mod settle;
 mod stage;
 mod store;
 mod track;
+mod untold;
 
 pub use armed::{Armed, Before};
 pub use desk::Hold;
