@@ -19,6 +19,7 @@ mod flask;
 mod guest;
 mod hook;
 mod incremental;
+mod incremental_pv;
 mod instant;
 mod kills;
 mod lvm;

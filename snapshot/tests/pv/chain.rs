@@ -96,7 +96,7 @@ fn without_being_asked_for_it_is_refused_and_told_how() {
 #[test]
 fn a_chain_sends_what_changed_and_page_tables_and_each_is_whole() {
     let mut silent = 0;
-    for (mode, seed) in MODES.into_iter().flat_map(|mode| (0..6).map(move |seed| (mode, seed))) {
+    for (mode, seed) in MODES.into_iter().flat_map(|mode| (0..3).map(move |seed| (mode, seed))) {
         let mut chain = Chain::new(mode, seed);
         chain.guest.borrow_mut().busy = 1 + seed % 3;
         let (first, given) = chain.take(true);
@@ -159,12 +159,7 @@ type Change = fn(&mut Guest);
 #[test]
 fn frames_that_move_make_the_next_one_a_full_one_that_says_why() {
     // Xen fills the M2P itself and marks nothing; not even the guest's own write to its p2m is noted here.
-    let exchanged: Change = |guest| {
-        let dirty = guest.dirty.clone();
-        guest.moves(333);
-        guest.dirty = dirty;
-        guest.pages.insert(333, Content::Data(99));
-    };
+    let exchanged: Change = |guest| exchanges(guest, 333);
     // The same frame came back, with other content: an honest guest has written that it was gone.
     let returned: Change = |guest| {
         guest.mark(LEAVES.start);
@@ -204,36 +199,62 @@ fn frames_that_move_make_the_next_one_a_full_one_that_says_why() {
     }
 }
 
-/// It changes its p2m while it is taken: in a round all of it is sent anew; when it is too late for that the take fails.
+/// A page gets another frame with other content, and no mark tells of it.
+fn exchanges(guest: &mut Guest, pfn: u64) {
+    let dirty = guest.dirty.clone();
+    guest.moves(pfn);
+    guest.dirty = dirty;
+    guest.pages.insert(pfn, Content::Data(99));
+}
+
+/// It changes its p2m at any moment of a take: all of it is sent anew; where it is too late for that the take fails.
 #[test]
 fn frames_that_move_during_a_take_end_in_a_full_pass_or_in_nothing() {
-    fn moves(guest: &mut Guest) {
-        if guest.calls % 16 == 5 {
-            guest.moves(340);
+    fn strikes(guest: &mut Guest) {
+        if guest.strikes_at > 0 && guest.calls >= guest.strikes_at {
+            guest.strikes_at = 0;
+            exchanges(guest, 340);
         }
     }
-    let (mut sealed, mut failed) = (0, 0);
-    for (mode, seed) in MODES.into_iter().flat_map(|mode| (0..8).map(move |seed| (mode, seed))) {
-        let mut chain = Chain::new(mode, seed);
+    let (mut anew, mut failed) = (0, 0);
+    for (mode, at) in MODES.into_iter().flat_map(|mode| (1..40).step_by(3).map(move |at| (mode, at))) {
+        let mut chain = Chain::new(mode, at);
         chain.guest.borrow_mut().busy = 1;
         chain.take(true);
-        chain.guest.borrow_mut().mischief = Some(moves);
-        let (next, _) = chain.take(true);
+        chain.guest.borrow_mut().mischief = Some(strikes);
+        chain.guest.borrow_mut().strikes_at = at;
+        let (next, given) = chain.take(true);
         chain.guest.borrow_mut().mischief = None;
+        let struck = chain.guest.borrow().strikes_at == 0;
         match next.state {
-            State::Sealed => sealed += 1,
+            State::Sealed => anew += u64::from(struck && given >= PFNS - 21),
             _ => {
-                let known = [Some(Fault::BadP2m), Some(Fault::Ballooning), Some(Fault::PageUnreadable)];
-                assert!(known.contains(&next.fault), "{mode:?} {next:?}");
+                assert_eq!(next.fault, Some(Fault::BadP2m), "{mode:?} {at} {next:?}");
                 failed += 1;
+                chain.is_full("changed its p2m");
             }
         }
-        let (after, _) = chain.take(true);
-        assert_eq!(after.state, State::Sealed, "{mode:?} {after:?}");
         chain.run_on();
         chain.goes_on();
     }
-    assert!(sealed > 5 && sealed + failed == 40, "{sealed} {failed}");
+    assert!(anew > 10 && failed > 2, "{anew} {failed}");
+}
+
+/// What does not settle in a round waits for the last set, also on top of a snapshot that had no rounds.
+#[test]
+fn the_mode_may_change_from_link_to_link() {
+    let mut chain = Chain::new(Mode::Save, 6);
+    chain.guest.borrow_mut().clumsy = true;
+    for mode in [Mode::Save, Mode::Live, Mode::Staged, Mode::Save, Mode::Xen] {
+        chain.mode = mode;
+        if chain.armed.is_none() {
+            chain.take(true);
+            continue;
+        }
+        chain.run_on();
+        let given = chain.goes_on();
+        assert!(given < PFNS, "{mode:?}: {given} pages");
+    }
 }
 
 /// The M2P says that a frame is another page: that page is where its writes are noted.

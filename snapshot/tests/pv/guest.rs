@@ -85,6 +85,8 @@ pub struct Guest {
     pub still: bool,
     /// Stricter than Xen: what becomes of page tables, and which pages are some, leaves no mark.
     pub silent: bool,
+    /// The call at which its next trick is due; 0: none.
+    pub strikes_at: u64,
     /// What is to be in the snapshot.
     pub truth: BTreeMap<u64, (u8, Page)>,
 }
@@ -121,6 +123,7 @@ impl Guest {
             owed: 0,
             still: false,
             silent: false,
+            strikes_at: 0,
             truth: BTreeMap::new(),
         };
         guest.m2p[FOREIGN as usize] = Some(3);
@@ -193,6 +196,12 @@ impl Guest {
     pub fn owner_pfn(&self, mfn: u64) -> Option<u64> {
         let pfn = self.m2p.get(mfn as usize).copied().flatten()?;
         (self.p2m.get(pfn as usize).copied().flatten() == Some(mfn)).then_some(pfn)
+    }
+
+    /// The page whose frame it is, whatever the M2P says: Xen knows a frame's owner by itself.
+    pub fn holder(&self, mfn: u64) -> Option<u64> {
+        let holds = || self.p2m.iter().position(|frame| *frame == Some(mfn)).map(|pfn| pfn as u64);
+        self.owner_pfn(mfn).or_else(holds)
     }
 
     pub fn kind(&self, pfn: u64) -> u8 {

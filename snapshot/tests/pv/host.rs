@@ -157,7 +157,7 @@ impl PvHost for Host {
         assert_eq!(mfns.len(), out.len());
         let guest = self.call();
         for (mfn, kind) in mfns.iter().zip(out) {
-            *kind = guest.owner_pfn(mfn.raw()).map_or(PageType::XTAB, |pfn| PageType(guest.kind(pfn)));
+            *kind = guest.holder(mfn.raw()).map_or(PageType::XTAB, |pfn| PageType(guest.kind(pfn)));
         }
         Ok(())
     }
@@ -172,7 +172,7 @@ impl PvHost for Host {
                     guest.runs();
                 }
                 let errno = if mfn.raw() >= MFNS { 22 } else { 16 };
-                let pfn = guest.owner_pfn(mfn.raw()).filter(|pfn| guest.can_be_read(*pfn));
+                let pfn = guest.holder(mfn.raw()).filter(|pfn| guest.can_be_read(*pfn));
                 pfn.map(|pfn| guest.bytes(pfn, false)).ok_or(PageError { errno })
             };
             assert!(mfn.raw() != SHARED_INFO);
