@@ -5,6 +5,7 @@
 
 mod after;
 mod aftermath;
+mod armed_cost;
 mod bad_input;
 mod bad_middle;
 mod bad_pv;
