@@ -103,6 +103,8 @@ pub enum Command {
         /// The guest, by name or id
         guest: String,
     },
+    /// Say how a guest is taken when `take` is not told: shows the policy, gives one, or takes it away
+    Policy(Policy),
     /// The process that owns the guest during a take; started by `take`
     #[command(hide = true)]
     Keeper,
@@ -170,6 +172,25 @@ pub struct Prune {
     /// Remove them all, if no rule keeps any
     #[arg(long)]
     pub force: bool,
+}
+
+/// `policy`.
+#[derive(Debug, Args)]
+pub struct Policy {
+    /// The guest, by name or id; by its uuid if it does not run
+    pub guest: String,
+    /// Its takes are incremental
+    #[arg(long, conflicts_with = "none")]
+    pub incremental: bool,
+    /// As `take --pv-tracking`
+    #[arg(long, requires = "incremental")]
+    pub pv_tracking: bool,
+    /// As `take --guard`
+    #[arg(long, requires = "incremental")]
+    pub guard: bool,
+    /// It has no policy: its takes are full ones
+    #[arg(long)]
+    pub none: bool,
 }
 
 /// How a snapshot is taken.
@@ -255,9 +276,15 @@ pub struct Take {
     #[arg(long)]
     pub diff: bool,
     /// Write only what changed since the guest's last incremental snapshot, and leave its writes tracked for the next
-    /// one; a full one where that cannot be, with the reason (PVH guests)
+    /// one; a full one where that cannot be, with the reason. Of a PV guest with --pv-tracking only
     #[arg(long, conflicts_with = "diff")]
     pub incremental: bool,
+    /// With --incremental, of a PV guest: its page tables are all read in every pause
+    #[arg(long, requires = "incremental")]
+    pub pv_tracking: bool,
+    /// Write all of it, whatever the guest's policy says
+    #[arg(long, conflicts_with_all = ["diff", "incremental"])]
+    pub full: bool,
     /// The snapshot that it must build on: without it, fail instead of taking a full one
     #[arg(long, value_name = "NAME", requires = "incremental")]
     pub parent: Option<String>,

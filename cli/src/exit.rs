@@ -89,6 +89,7 @@ exits! {
     PauseTooLong = 44, "pause-too-long", "the pause would be longer than allowed; the guest was not suspended";
     SenderGone = 45, "sender-gone", "`receive`: the sender broke off or fell silent; the guest stays with it";
     BadStream = 46, "bad-stream", "`receive`: what came is no migration that could be restored; nothing is kept";
+    BadPolicy = 47, "bad-policy", "the guest's policy is damaged, or of another version; nothing was touched";
 }
 
 impl Exit {
@@ -139,6 +140,7 @@ impl Exit {
             Self::StoreWentBack => "bring the newest copy back, or `livesave store accept` if this one is wanted",
             Self::StoreSwapped => "look at the stub's disk, or `livesave store accept` if this store is wanted",
             Self::SenderGone => "xl's own words say why; `xl list` on its side shows the guest",
+            Self::BadPolicy => "`livesave policy GUEST --none`, then give it one again",
             Self::BadStream => "send with `xl migrate -s '' GUEST 'livesave receive FILE'`, from Xen 4.14 or later",
             Self::PauseTooLong => "raise --max-pause, give the stub more memory, or try --on-busy throttle",
         }

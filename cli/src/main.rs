@@ -14,6 +14,7 @@ mod host;
 mod image;
 mod keeper;
 mod marks;
+mod policy;
 mod queue;
 mod receive;
 mod seen;

@@ -157,7 +157,7 @@ fn failure(sight: &Sight, doubt: &Doubt) -> Failure {
 }
 
 /// The directory of what is to outlive a reboot. `LIVESAVE_STATE` moves it. Unit tests have one of their own.
-fn state_dir() -> PathBuf {
+pub fn state_dir() -> PathBuf {
     if cfg!(test) {
         return std::env::temp_dir().join(format!("livesave-state-{}", std::process::id()));
     }

@@ -13,6 +13,7 @@ pub use xen_hypercall::types::ShutdownReason as ShutdownCode;
 
 pub use crate::policy::Pace;
 use crate::status::Status;
+use crate::store::Digest;
 use crate::verdict::Verdict;
 
 /// Bytes in a page and in a block of the store.
@@ -244,6 +245,11 @@ pub trait DomainControl {
     fn rehearse_platform(&mut self, out: &mut dyn FnMut(RecordKind, &[u8])) -> Result<(), TargetError> {
         self.platform_records(out)
     }
+    /// Of a guest that arranges its memory itself (PV): a digest of that arrangement as it is now, and to `page` each
+    /// gfn that the guest keeps it in. None where the arrangement is Xen's.
+    fn arrangement(&mut self, _page: &mut dyn FnMut(Gfn)) -> Result<Option<Digest>, TargetError> {
+        Ok(None)
+    }
     /// Which of the pages that were copied are page tables, as the store keeps it (docs/format/store-v1.md); empty for
     /// all but PV. Called when all is captured; an error says that the snapshot could not be restored.
     fn page_types(&mut self) -> Result<Vec<u8>, TargetError> {
@@ -311,6 +317,11 @@ pub trait GuestMemory {
     fn copy(&mut self, gfns: &[Gfn], out: &mut PageSink<'_>) -> Result<(), TargetError>;
     /// As `copy`, straight to where the pages shall stay. Each index is asked for once, in order.
     fn land(&mut self, gfns: &[Gfn], at: &mut dyn Landing) -> Result<(), TargetError>;
+    /// Of a PV guest: gives `odd` each of at most [`BATCH_MAX`] gfns of which the dirty bits do not tell all. It is a
+    /// page table, or was one when it was last copied; it is no memory; its p2m and the M2P do not agree on it.
+    fn untold(&mut self, _gfns: &[Gfn], _odd: &mut dyn FnMut(Gfn)) -> Result<(), TargetError> {
+        Ok(())
+    }
     /// Lets go of the batch that is still mapped. Nobody has to; called before the pause, which then need not.
     fn let_go(&mut self) -> Result<(), TargetError> {
         Ok(())

@@ -137,6 +137,8 @@ pub struct Take {
     pub kind: Kind,
     /// The snapshot of the guest that an incremental one must lie on; `None`: whichever it can, or a full one.
     pub parent: Option<Name>,
+    /// An incremental one may be of a PV guest, whose page tables are all read in the pause then.
+    pub pv_tracking: bool,
 }
 
 /// Remove a snapshot.
@@ -191,6 +193,7 @@ const TAKE_KEYS: &[&str] = &[
     "compress",
     "kind",
     "parent",
+    "pv-tracking",
 ];
 const DISARM_KEYS: &[&str] = &["protocol", "token", "op", "domid", "handle"];
 const REMOVE_KEYS: &[&str] = &["protocol", "token", "op", "guest", "name"];
@@ -249,6 +252,7 @@ impl Take {
             compression: compression(fields)?,
             kind: kind(fields)?,
             parent: parent(fields)?,
+            pv_tracking: pv_tracking(fields)?,
         })
     }
 }
@@ -305,6 +309,15 @@ fn parent(fields: &Fields<'_>) -> Result<Option<Name>, ParseError> {
     let Some(name) = fields.optional("parent").filter(|name| !name.is_empty()) else { return Ok(None) };
     let wanted = kind(fields)? == Kind::Incremental;
     name.parse().ok().filter(|_| wanted).map(Some).ok_or_else(|| ParseError::bad("parent"))
+}
+
+/// Likewise.
+fn pv_tracking(fields: &Fields<'_>) -> Result<bool, ParseError> {
+    if fields.optional("pv-tracking").is_none_or(str::is_empty) {
+        return Ok(false);
+    }
+    let given = fields.flag("pv-tracking")?;
+    if given && kind(fields)? != Kind::Incremental { Err(ParseError::bad("pv-tracking")) } else { Ok(given) }
 }
 
 /// A lower-case uuid, 8-4-4-4-12.
@@ -371,7 +384,8 @@ impl fmt::Display for Take {
         writeln!(out, "config-chunks={}", self.config_chunks)?;
         write!(out, "compress={}\nkind={}\nparent=", self.compression, self.kind.as_str())?;
         self.parent.iter().try_for_each(|parent| write!(out, "{parent}"))?;
-        out.write_str("\n")
+        // Left out where it says nothing: a stub of an older version knows no such key.
+        if self.pv_tracking { out.write_str("\npv-tracking=1\n") } else { out.write_str("\n") }
     }
 }
 

@@ -36,6 +36,7 @@ fn take() -> Take {
         compression: Compression::None,
         kind: Kind::Diff,
         parent: None,
+        pv_tracking: false,
     }
 }
 
@@ -236,6 +237,7 @@ prop_compose! {
             compression: if packs { Compression::Lz4 } else { Compression::None },
             kind: Kind::ALL[mode % 3].0,
             parent: (mode % 3 == 2 && packs).then(|| "daily".parse().unwrap()),
+            pv_tracking: mode % 3 == 2 && round1_skip,
         }
     }
 }

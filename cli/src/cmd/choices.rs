@@ -1,7 +1,7 @@
 //! What the operator chose for a take, in the stub's terms: mode, pauses, the way with a busy guest.
 
 use crate::args;
-use crate::exit::{Exit, Outcome};
+use crate::exit::{Exit, Failure, Outcome};
 use serde_json::{Value, json};
 use snapshot::names::Name;
 use snapshot::policy::{Busy, HIGH_DEFAULT_MILLI};
@@ -77,6 +77,22 @@ pub fn h_milli(take: &args::Take) -> u32 {
 const UNTRACKED: &str = "a PV guest, and this hypervisor has no shadow paging to track it: taken with --mode save, so \
                          it stands still for the whole copy";
 
+/// A PV guest that is to stay tracked, and nobody has said that it may.
+pub fn pv_is_asked_for(guest: &str) -> Failure {
+    let what = format_args!("'{guest}' is a PV guest: it stays tracked between its snapshots only with --pv-tracking");
+    Exit::Unsupported.fail(what).hint("add it: the page tables are all read in every pause then; or use --diff")
+}
+
+/// Of a PV guest an incremental take is refused that cannot be, before anything is touched.
+fn refuse_incremental(take: &args::Take, tracks_pv: bool) -> Outcome {
+    if !take.pv_tracking {
+        return Err(pv_is_asked_for(&take.domain));
+    }
+    let what = format_args!("this hypervisor has no shadow paging: it cannot track the PV guest '{}'", take.domain);
+    let failure = || Exit::Unsupported.fail(what).hint("use --diff, which reads every page and writes what differs");
+    if tracks_pv { Ok(()) } else { Err(failure()) }
+}
+
 /// What was chosen, as far as the guest can be taken so, and why if it is another mode: a hypervisor without shadow
 /// paging cannot track a PV guest, which is suspended first then.
 pub fn for_guest(
@@ -84,7 +100,14 @@ pub fn for_guest(
     pv: bool,
     tracks_pv: impl FnOnce() -> Outcome<bool>,
 ) -> Outcome<(args::Take, Option<&'static str>)> {
-    if take.mode == args::Mode::Save || !pv || tracks_pv()? {
+    if !pv || take.mode == args::Mode::Save && !take.incremental {
+        return Ok((take.clone(), None));
+    }
+    let tracks = tracks_pv()?;
+    if take.incremental {
+        refuse_incremental(take, tracks)?;
+    }
+    if tracks {
         return Ok((take.clone(), None));
     }
     Ok((args::Take { mode: args::Mode::Save, ..take.clone() }, Some(UNTRACKED)))
@@ -162,6 +185,20 @@ mod tests {
         let unknown = || Err(Exit::XlFailed.fail("xl info"));
         assert_eq!(chosen(staged, true, unknown()).unwrap_err().exit, Exit::XlFailed);
         assert!(chosen(staged, false, unknown()).is_ok() && chosen(save, true, unknown()).is_ok(), "nobody asks then");
+    }
+
+    #[test]
+    fn an_incremental_take_of_a_pv_guest_is_asked_for_or_refused() {
+        let chosen = |line: &str, pv, tracks| for_guest(&take(line), pv, || Ok(tracks));
+        let (plain, asked) =
+            ("livesave take web01 --incremental", "livesave take web01 --incremental --pv-tracking --mode save");
+        assert!(chosen(plain, false, false).is_ok() && chosen(asked, true, true).is_ok());
+        for (line, tracks, words) in [(plain, true, "--pv-tracking"), (asked, false, "no shadow paging")] {
+            let failure = chosen(line, true, tracks).unwrap_err();
+            assert_eq!(failure.exit, Exit::Unsupported, "{line}");
+            let said = failure.to_string();
+            assert!(said.contains(words) && said.contains("--diff"), "{said}");
+        }
     }
 
     #[test]

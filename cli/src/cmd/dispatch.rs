@@ -1,8 +1,8 @@
 //! Which command runs.
 
 use super::{
-    accept, cancel, check, disarm, doctor, export, init, list, prune, receive, recover, restore, rm, size, status,
-    take, verify,
+    accept, cancel, check, disarm, doctor, export, init, list, policy, prune, receive, recover, restore, rm, size,
+    status, take, verify,
 };
 use crate::args::{Cli, Command, Store};
 use crate::exit::Outcome;
@@ -17,6 +17,7 @@ pub fn run(cli: &Cli) -> Outcome {
         Command::Status => status::run(&cli.place),
         Command::Cancel => cancel::run(&cli.place),
         Command::Disarm { guest } => disarm::run(guest, &cli.place),
+        Command::Policy(args) => policy::run(args, &cli.place),
         Command::Recover => recover::run(&cli.place),
         Command::Keeper => keeper::process::main(),
         Command::Store(Store::Init { device, label, destroy_contents_of }) => {

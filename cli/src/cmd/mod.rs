@@ -12,6 +12,7 @@ mod faults;
 mod follow;
 mod init;
 mod list;
+mod policy;
 mod preflight;
 mod progress;
 mod prune;

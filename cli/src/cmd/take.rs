@@ -17,7 +17,7 @@ use crate::keeper::link::{self, Link};
 use crate::keeper::words::{Ending, Job};
 use crate::marks::{self, Deed};
 use crate::stub::{self, Stub};
-use crate::{queue, show};
+use crate::{policy, queue, show};
 use serde_json::json;
 use snapshot::names::{SnapshotName, Token};
 use snapshot::request::{self, CONFIG_CHUNK_BYTES, CONFIG_CHUNKS_MAX, Request};
@@ -32,13 +32,14 @@ use xen_hypercall::types::EvtchnPort;
 pub fn run(take: &args::Take, place: &Place) -> Outcome {
     let done = taken(take, place);
     recover::end_guards();
-    if take.guard && done.is_ok() && !Xen::open()?.taking().is_ok_and(|taking| taking == Some(true)) {
+    if done.as_ref().is_ok_and(|guard| *guard) && !Xen::open()?.taking().is_ok_and(|taking| taking == Some(true)) {
         eprintln!("livesave: the guest is not guarded: saves and migrations are not kept off, see `livesave doctor`");
     }
-    done
+    done.map(drop)
 }
 
-fn taken(take: &args::Take, place: &Place) -> Outcome {
+/// True if the guest is to be guarded from here on.
+fn taken(take: &args::Take, place: &Place) -> Outcome<bool> {
     choices::refuse_strays(take)?;
     let mut store = tree::connect()?;
     let xen = Xen::open()?;
@@ -58,6 +59,10 @@ fn taken(take: &args::Take, place: &Place) -> Outcome {
     let name = snapshot_name(take, &found.name, created)?;
     let guest = preflight::check(&xen, &mut store, &found)?;
     recover_leftovers(&guest.info.handle.to_string(), &found.name)?;
+    let (take, followed) = &policy::follow(take, &guest.info.handle.to_string())?;
+    if let Some(policy) = followed {
+        eprintln!("livesave: by the policy of '{}': {}", found.name, policy.options());
+    }
     let (take, why) = &choices::for_guest(take, !guest.info.is_hvm(), preflight::tracks_pv)?;
     why.iter().for_each(|why| eprintln!("livesave: '{}' is {why}", found.name));
     let chunks = chunks(&guest.config)?;
@@ -87,6 +92,7 @@ fn taken(take: &args::Take, place: &Place) -> Outcome {
         compression: compression(take.compress),
         kind: choices::kind(take),
         parent: choices::parent(take, &found.name)?,
+        pv_tracking: take.pv_tracking,
     };
     say_start(&progress, &name, take.mode, &job);
     let base = stub::base(&stub.domain);
@@ -97,7 +103,8 @@ fn taken(take: &args::Take, place: &Place) -> Outcome {
     await_hook(&link, &job, &ending);
     judge(&status, &ending, &found.name)?;
     stub::remember(&mut store, &stub.domain);
-    report(&name, take, &status, &ending, place)
+    report(&name, take, followed.is_some(), &status, &ending, place)?;
+    Ok(take.guard)
 }
 
 /// What an earlier take left is set right before the guest is touched again: nobody has to be called at night because
@@ -250,7 +257,14 @@ fn judge(status: &Option<Status>, ending: &Ending, guest: &str) -> Outcome {
     }
 }
 
-fn report(name: &SnapshotName, take: &args::Take, status: &Option<Status>, ending: &Ending, place: &Place) -> Outcome {
+fn report(
+    name: &SnapshotName,
+    take: &args::Take,
+    by_policy: bool,
+    status: &Option<Status>,
+    ending: &Ending,
+    place: &Place,
+) -> Outcome {
     let c = status.as_ref().map(|status| status.counters).unwrap_or_default();
     let parts = [ending.freeze_us, ending.capture_us, ending.resume_us].map(|part| part.unwrap_or(0));
     let total: u64 = parts.iter().sum();
@@ -273,7 +287,7 @@ fn report(name: &SnapshotName, take: &args::Take, status: &Option<Status>, endin
                 "predicted_us": c.predicted_us, "renewed_us": c.renewed_us, "staged": c.staged, "staging": c.staging,
                 "packed": c.packed,
             },
-            "hook_us": ending.hook_us,
+            "hook_us": ending.hook_us, "kind": choices::kind(take).as_str(), "by_policy": by_policy,
             "settings": choices::settings(take)?,
             "trace": trace::to_json(trace.as_ref()),
         }));

@@ -20,7 +20,7 @@ use crate::platform::Xen;
 use crate::ports::{Disk, XenTarget};
 use crate::{error, info, warn};
 
-/// Most guests that stay tracked: each costs five bits for every page of its address space.
+/// Most guests that stay tracked: each costs five bits for every page of its address space, a PV guest eight.
 const GUESTS_MAX: usize = 4;
 /// Reasons that are remembered for guests that are tracked no more.
 const REASONS_MAX: usize = 16;

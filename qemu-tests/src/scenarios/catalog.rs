@@ -3,9 +3,10 @@
 use anyhow::Result;
 
 use super::{
-    aftermath, bad_input, bad_middle, bad_pv, bad_shapes, boot, devices, diff, endings, export_speed, flask, guest,
-    hook, incremental, kills, lvm, many, no_shadow, oracle, others, oxenstored, power, pv, pv_hostile, pv_tables,
-    receive, registers, restores, rounds, shapes, staged, stock, stores, take_restore, tracked, two,
+    aftermath, armed_cost, bad_input, bad_middle, bad_pv, bad_shapes, boot, devices, diff, endings, export_speed,
+    flask, guest, hook, incremental, incremental_pv, kills, lvm, many, no_shadow, oracle, others, oxenstored, power,
+    pv, pv_hostile, pv_tables, receive, registers, restores, rounds, shapes, staged, stock, stores, take_restore,
+    tracked, two,
 };
 use crate::lab::{Lab, Spec};
 use crate::runner::Install;
@@ -81,6 +82,10 @@ pub fn all() -> Vec<Scenario> {
         Scenario { slow: true, ..shared("bad_shapes", bad_shapes::run) },
         // Not in CI: ten takes each, and four restores.
         Scenario { slow: true, ..shared("incremental", incremental::run) },
+        Scenario { slow: true, ..shared("incremental_pv", incremental_pv::run) },
+        Scenario { slow: true, ..shared("pv_tables_chain", pv_tables::run_chain) },
+        // Not in CI: it measures, and judges nothing.
+        Scenario { slow: true, ..shared("armed_cost", armed_cost::run) },
         Scenario { slow: true, ..shared("tracked", tracked::run) },
         // Not in CI: six minutes.
         Scenario { slow: true, ..shared("many", many::run) },

@@ -5,6 +5,7 @@
 
 mod after;
 mod aftermath;
+mod armed_cost;
 mod bad_input;
 mod bad_middle;
 mod bad_pv;
@@ -19,6 +20,7 @@ mod flask;
 mod guest;
 mod hook;
 mod incremental;
+mod incremental_pv;
 mod instant;
 mod kills;
 mod lvm;

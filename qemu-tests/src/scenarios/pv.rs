@@ -78,18 +78,9 @@ fn four(lab: &Lab, name: &str) -> Result<Guest> {
 fn round_trip(lab: &Lab, guest: &Guest, mode: &str, vcpus: u32) -> Result<()> {
     let name = format!("{}@standing", guest.name);
     let rings = Rings::of(lab, guest)?;
-    take(lab, guest, mode)?;
-    let seen = Standing::seen(lab, vcpus)?;
-    let after = guest.wait_whole_pass(lab)?;
-    check(after.errors == 0 && after.ticks > seen.counter.ticks, || format!("after the take: {after:?}"))?;
+    let (seen, image) = as_it_stood(lab, guest, "standing", &format!("--mode {mode}"), vcpus)?;
     words::tracking_is_off(lab, guest)?;
-
-    let image = oracle::export(lab, &name)?;
     let mut masked = rings.while_suspended();
-    oracle::same_frames(&seen.frames, &image.frames, &masked, "the export")?;
-    same_kinds(&seen.kinds, &image)?;
-    same_lines(&seen.vcpus, &image.vcpus)?;
-    say!("   the export: {} page tables and {} vCPU records equal", image.kinds.len(), image.vcpus.len());
 
     let end = guest.counter(lab)?.context("no counter")?;
     lab.sh(&format!("xl destroy {}", guest.name))?;
@@ -110,20 +101,35 @@ fn round_trip(lab: &Lab, guest: &Guest, mode: &str, vcpus: u32) -> Result<()> {
     Ok(())
 }
 
+/// Takes the guest, and compares what is exported with what dom0 saw of the guest while it stood.
+pub(super) fn as_it_stood(lab: &Lab, guest: &Guest, name: &str, how: &str, vcpus: u32) -> Result<(Standing, Image)> {
+    let rings = Rings::of(lab, guest)?;
+    take(lab, guest, name, how)?;
+    let seen = Standing::seen(lab, vcpus)?;
+    let after = guest.wait_whole_pass(lab)?;
+    check(after.errors == 0 && after.ticks > seen.counter.ticks, || format!("after the take: {after:?}"))?;
+    let image = oracle::export(lab, &format!("{}@{name}", guest.name))?;
+    oracle::same_frames(&seen.frames, &image.frames, &rings.while_suspended(), "the export")?;
+    same_kinds(&seen.kinds, &image)?;
+    same_lines(&seen.vcpus, &image.vcpus)?;
+    say!("   the export: {} page tables and {} vCPU records equal", image.kinds.len(), image.vcpus.len());
+    Ok((seen, image))
+}
+
 /// Takes the guest; meanwhile dom0 looks at everything that the guest is.
-fn take(lab: &Lab, guest: &Guest, mode: &str) -> Result<()> {
+fn take(lab: &Lab, guest: &Guest, name: &str, how: &str) -> Result<()> {
     let hook = format!(
         "{IN_PAUSE}; set -e; probe pvframes $LIVESAVE_DOMID > {SEEN}.frames; \
          probe pvvcpus $LIVESAVE_DOMID > {SEEN}.vcpus; \
          xenstore-read /local/domain/$LIVESAVE_DOMID/data/counter > {SEEN}.counter"
     );
-    let how = format!("--name standing --mode {mode} --max-pause none --hook-timeout 5m --hook '{hook}'");
-    succeed(lab, &format!("livesave take {} {how}", guest.name))?;
+    let options = format!("--name {name} {how} --max-pause none --hook-timeout 5m --hook '{hook}'");
+    succeed(lab, &format!("livesave take {} {options}", guest.name))?;
     Ok(())
 }
 
 /// What dom0 saw while the guest stood still.
-struct Standing {
+pub(super) struct Standing {
     frames: Frames,
     kinds: BTreeMap<u64, String>,
     vcpus: Vec<String>,

@@ -40,6 +40,39 @@ pub fn run(lab: &Lab) -> Result<()> {
     lab.stop_stub()
 }
 
+/// The guest stays tracked: each take lies on the one before, or says why not, and equals Xen's own image.
+pub fn run_chain(lab: &Lab) -> Result<()> {
+    lab.init_store()?;
+    lab.start_stub("")?;
+    let guest = start(lab)?;
+    for (name, mode) in [("n0", "live"), ("n1", "live"), ("n2", "staged"), ("n3", "save"), ("n4", "xen")] {
+        link(lab, &guest, name, mode).with_context(|| name.to_owned())?;
+    }
+    succeed(lab, &format!("livesave rm {NAME}@n2 && livesave disarm {NAME} && livesave verify --all"))?;
+    let end = Shift::of(lab)?;
+    lab.sh(&format!("xl destroy {NAME}"))?;
+    for snapshot in ["n1", "n4"] {
+        restored(lab, snapshot, 2, end).with_context(|| format!("{snapshot} restored"))?;
+        lab.sh(&format!("xl destroy {NAME}"))?;
+    }
+    lab.sh(&format!("rm -f {}", stock::IMAGE))?;
+    lab.stop_stub()
+}
+
+fn link(lab: &Lab, guest: &Guest, name: &str, mode: &str) -> Result<()> {
+    let rings = pv::Rings::of(lab, guest)?.while_suspended();
+    stock::take_as(lab, guest, name, &format!("--incremental --pv-tracking --mode {mode}"))?;
+    let now = after(lab, Shift::of(lab)?.turns)?;
+    check(now.lives == 1, || format!("it did not go on where it stood: {now:?}"))?;
+    let tables = stock::compare_image(lab, guest, GuestKind::Pv, name, &rings)?;
+    check(tables >= TABLES_MIN, || format!("{tables} page tables only"))?;
+    let shown = succeed(lab, &format!("livesave show {NAME}@{name}"))?;
+    let lines: Vec<&str> =
+        shown.lines().filter(|line| ["base", "full", "pages"].iter().any(|w| line.contains(w))).collect();
+    say!("   {name} in mode {mode}: {tables} page tables, 0 words wrong; {}", lines.join("; "));
+    Ok(())
+}
+
 fn start(lab: &Lab) -> Result<Guest> {
     let config = format!(
         "name = \"{NAME}\"\ntype = \"pv\"\nmemory = 48\nvcpus = 1\nkernel = \"/boot/prober\"\n\

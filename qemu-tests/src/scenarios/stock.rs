@@ -70,6 +70,11 @@ fn equals(lab: &Lab, guest: &Guest, kind: GuestKind, mode: &str) -> Result<()> {
 /// Takes the guest; while it stands, Xen's writer writes its image as well. The stub says `flushing` when tracking is
 /// off and it will not look at the guest again. The helper is what the policy keeps off while a take runs.
 pub(super) fn take(lab: &Lab, guest: &Guest, mode: &str) -> Result<()> {
+    take_as(lab, guest, mode, &format!("--mode {mode}"))
+}
+
+/// The same, of any name and kind.
+pub(super) fn take_as(lab: &Lab, guest: &Guest, name: &str, how: &str) -> Result<()> {
     let hook = format!(
         "{IN_PAUSE}; set -e; S=/local/domain/$(xl domid livesave)/data/livesave/status; i=0; \
          until xenstore-read $S | grep -q state=flushing; do i=$((i+1)); [ $i -lt 300 ]; sleep 0.1; done; \
@@ -78,7 +83,7 @@ pub(super) fn take(lab: &Lab, guest: &Guest, mode: &str) -> Result<()> {
     succeed(
         lab,
         &format!(
-            "livesave take {} --name {mode} --mode {mode} --max-pause none --hook-timeout 5m --hook '{hook}' \
+            "livesave take {} --name {name} {how} --max-pause none --hook-timeout 5m --hook '{hook}' \
              || {{ cat /run/livesave/keeper.log >&2; false; }}",
             guest.name
         ),
@@ -95,6 +100,17 @@ pub(super) fn compare(
     rings: &BTreeMap<u64, &'static str>,
 ) -> Result<usize> {
     words::tracking_is_off(lab, guest)?;
+    compare_image(lab, guest, kind, mode, rings)
+}
+
+/// The same, whatever became of the guest's tracking.
+pub(super) fn compare_image(
+    lab: &Lab,
+    guest: &Guest,
+    kind: GuestKind,
+    mode: &str,
+    rings: &BTreeMap<u64, &'static str>,
+) -> Result<usize> {
     let stock = Stock::parse(&lab.sh(&format!("probe image 0 {IMAGE}"))?)?;
     let ours = oracle::export(lab, &format!("{}@{mode}", guest.name))?;
     same_frames(&stock.frames, &ours.frames, rings, "the export, against Xen's image")?;

@@ -10,6 +10,7 @@ use super::target::PvTarget;
 use crate::ports::{
     DirtyLog, DomainControl, DomainInfo, GuestMemory, Landing, PageSink, PageType, RecordKind, TargetError,
 };
+use crate::store::Digest;
 
 /// A guest.
 pub enum AnyTarget<H: PvHost> {
@@ -78,6 +79,10 @@ impl<H: PvHost + GuestMemory> DomainControl for AnyTarget<H> {
         }
     }
 
+    fn arrangement(&mut self, page: &mut dyn FnMut(Gfn)) -> Result<Option<Digest>, TargetError> {
+        self.domain().arrangement(page)
+    }
+
     fn page_types(&mut self) -> Result<Vec<u8>, TargetError> {
         self.domain().page_types()
     }
@@ -128,6 +133,10 @@ impl<H: PvHost + GuestMemory> GuestMemory for AnyTarget<H> {
 
     fn land(&mut self, gfns: &[Gfn], at: &mut dyn Landing) -> Result<(), TargetError> {
         self.memory().land(gfns, at)
+    }
+
+    fn untold(&mut self, gfns: &[Gfn], odd: &mut dyn FnMut(Gfn)) -> Result<(), TargetError> {
+        self.memory().untold(gfns, odd)
     }
 
     fn let_go(&mut self) -> Result<(), TargetError> {

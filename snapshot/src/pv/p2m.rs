@@ -7,12 +7,13 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use xen_hypercall::types::{Mfn, Pfn};
+use xen_hypercall::types::{Gfn, Mfn, Pfn};
 
 use super::host::{Maps, PvHost};
 use super::types::PageTypes;
 use super::walk::{self, Layout};
 use crate::ports::{PAGE_SIZE, Page, PageType, TargetError};
+use crate::store::{Digest, Fingerprint};
 
 /// Pfns whose entries are in one frame of the list.
 pub const LEAF_PFNS: u64 = 512;
@@ -131,6 +132,23 @@ impl<M: Maps> P2m<M> {
     /// that the guest is moving.
     pub fn pfn_of(&self, mfn: Mfn) -> Option<Pfn> {
         self.maps.pfn_of(mfn).filter(|pfn| self.mfn_of(pfn.raw()) == Some(mfn))
+    }
+
+    /// A digest of all that the guest says of its frames: where the list is, and every entry. To `page` go the pfns
+    /// that the list is kept in; each write to one of them is noted as dirty. `room` is where entries are gathered.
+    pub fn digest(&self, room: &mut Page, page: &mut dyn FnMut(Gfn)) -> Result<Digest, TargetError> {
+        let mut hasher = Fingerprint::new();
+        hasher.add(&self.end.to_le_bytes());
+        for (number, &leaf) in (0..).zip(&self.leaves) {
+            let pfn = self.pfn_of(leaf).ok_or(TargetError::P2m { what: "a frame of it is not in it" })?;
+            page(Gfn::new(pfn.raw()));
+            for (entry, word) in (number * LEAF_PFNS..).zip(room.as_chunks_mut::<8>().0) {
+                *word = self.maps.word(entry).to_le_bytes();
+            }
+            hasher.add(&leaf.raw().to_le_bytes());
+            hasher.add(room);
+        }
+        Ok(hasher.finish())
     }
 
     /// A restore writes the p2m anew, which it refuses to do into page tables (xg_sr_restore_x86_pv.c).

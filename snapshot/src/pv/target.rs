@@ -17,6 +17,7 @@ use crate::ports::{
     BATCH_MAX, DirtyLog, DomainControl, DomainInfo, Fill, GuestMemory, Landing, OneByOne, Page, PageError, PageSink,
     PageType, RecordKind, Stop, TargetError,
 };
+use crate::store::Digest;
 
 /// X86_PV_INFO of a 64-bit guest: 8 bytes a word, 4 levels, reserved.
 const PV_INFO: [u8; 8] = [8, 4, 0, 0, 0, 0, 0, 0];
@@ -154,6 +155,11 @@ impl<H: PvHost> DomainControl for PvTarget<H> {
         self.host.hypercalls()
     }
 
+    fn arrangement(&mut self, page: &mut dyn FnMut(Gfn)) -> Result<Option<Digest>, TargetError> {
+        self.look()?;
+        self.p2m.digest(&mut self.page, page).map(Some)
+    }
+
     fn page_types(&mut self) -> Result<Vec<u8>, TargetError> {
         self.needs.check(&self.types)?;
         self.p2m.check(&self.types)?;
@@ -269,6 +275,23 @@ impl<H: PvHost> GuestMemory for PvTarget<H> {
         let Self { host, p2m, types, batch, .. } = self;
         batch.load(host, p2m, gfns)?;
         Hand { p2m, types, batch, gfns, at, next: 0 }.run(host)
+    }
+
+    fn untold(&mut self, gfns: &[Gfn], odd: &mut dyn FnMut(Gfn)) -> Result<(), TargetError> {
+        self.batch.load(&mut self.host, &self.p2m, gfns)?;
+        let Frames { mfns, places, kinds } = &self.batch;
+        let mut frames = places.iter().zip(mfns.iter().zip(kinds)).peekable();
+        for (place, &gfn) in gfns.iter().enumerate() {
+            let frame = frames.next_if(|(at, _)| **at == place).map(|(_, frame)| frame);
+            let told = frame.is_some_and(|(&mfn, &kind)| {
+                let ordinary = kind == PageType::NOTAB && self.types.get(gfn.raw()) == PageType::NOTAB;
+                ordinary && self.p2m.pfn_of(mfn).is_some_and(|pfn| pfn.raw() == gfn.raw())
+            });
+            if !told {
+                odd(gfn);
+            }
+        }
+        Ok(())
     }
 
     fn let_go(&mut self) -> Result<(), TargetError> {

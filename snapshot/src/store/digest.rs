@@ -119,6 +119,29 @@ impl ContentHasher {
     }
 }
 
+/// An unkeyed digest of what never lies in a store, piece by piece.
+#[derive(Default)]
+pub struct Fingerprint {
+    hasher: blake3::Hasher,
+}
+
+impl Fingerprint {
+    /// Of nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The next piece.
+    pub fn add(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+    }
+
+    /// The digest of all pieces.
+    pub fn finish(&self) -> Digest {
+        truncated(&self.hasher.finalize())
+    }
+}
+
 /// The unkeyed checksum of a superblock or heartbeat.
 pub fn checksum(bytes: &[u8]) -> Digest {
     truncated(&blake3::hash(bytes))

@@ -65,6 +65,7 @@ pub use check::{CheckProgress, CheckReport, Flaw};
 pub use claim::{Claim, Listener, PERIOD_NS as BEAT_PERIOD_NS, SILENCE_NS};
 pub use clean::Cleaned;
 pub use device::Guarded;
+pub(crate) use digest::Fingerprint;
 pub use digest::{Digest, Keys};
 pub use error::{OpenFailed, StoreError};
 pub use format::{FormatOptions, Probe, format, probe};

@@ -11,6 +11,7 @@ use xen_hypercall::types::{DomHandle, DomId, Gfn};
 use super::engine::{Engine, Target, done};
 use super::prepare::Work;
 use super::recorder::Recorder;
+use super::untold::{REARRANGED, arrangement};
 use crate::fault::Fault;
 use crate::fields::Line;
 use crate::ports::{Clock, Control, DirtyLog, PAGE_SIZE, TargetError};
@@ -41,6 +42,8 @@ pub struct Armed {
     pub doubt: Line,
     /// Another tool had its hand in the tracking, and may use it now.
     foreign: bool,
+    /// How a PV guest had arranged its memory at the snapshot.
+    pub(super) arrangement: Option<Digest>,
     pub(super) tracking: Tracking,
 }
 
@@ -150,6 +153,12 @@ impl Armed {
         if !self.tracking.canary_lives(target)? {
             return Ok(Some(Line::of(CLEARED)));
         }
+        // Right after the look at the canary: what Xen has noted by now is in the sets.
+        match arrangement(target, &self.tracking) {
+            Ok((now, false)) if now == self.arrangement => {}
+            Ok(_) | Err(TargetError::P2m { .. }) => return Ok(Some(Line::of(REARRANGED))),
+            Err(error) => return Err(error.into()),
+        }
         self.tracking.end = self.tracking.end.max(max_gfn.raw() + 1);
         Ok(None)
     }
@@ -160,8 +169,10 @@ impl Armed {
     }
 
     /// A guest that is tracked from this snapshot on.
-    pub(super) fn new(take: &Take, (snapshot, content): (u64, Digest), tot_pages: u64, tracking: Tracking) -> Self {
+    fn new(take: &Take, (snapshot, content): (u64, Digest), work: Work) -> Self {
         let name = take.name.to_string();
+        let Work { tot_pages, arrangement, mut tracking, .. } = work;
+        tracking.begin_anew();
         Self {
             domid: take.domid,
             handle: take.handle,
@@ -171,6 +182,7 @@ impl Armed {
             tot_pages,
             doubt: Line::default(),
             foreign: false,
+            arrangement,
             tracking,
         }
     }
@@ -216,9 +228,7 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
         }
         let (work, below) = (self.work.take(), self.before.armed.take());
         if machine.sealed() {
-            let (mut work, sealed) = (work?, self.recorder.sealed()?);
-            work.tracking.begin_anew();
-            return Some(Armed::new(self.take, sealed, work.tot_pages, work.tracking));
+            return Some(Armed::new(self.take, self.recorder.sealed()?, work?));
         }
         let mut below = below?;
         if let Some(work) = work.filter(|work| work.on_top) {

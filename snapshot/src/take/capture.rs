@@ -1,7 +1,8 @@
 //! The pause: platform state, the last set, and the checks that make it *captured*.
 //!
 //! Everything in here costs the guest time. Nothing waits for dom0, nothing is allocated, nothing is proportional to
-//! the memory (but in mode `save`, whose nature that is), and any doubt ends the take.
+//! the memory (but in mode `save`, whose nature that is, and of a PV guest that stays tracked, see `untold`), and any
+//! doubt ends the take.
 
 use super::engine::{Engine, Target};
 use super::look::{Look, running};
@@ -108,7 +109,11 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
         self.counters.dirty = work.tracking.begin_last(self.target, stays)?;
         self.bits_lost = false;
         work.tape.fetched(self.desk.now_ns().saturating_sub(asked_ns));
-        work.tape.given(self.counters.dirty);
+        let mut guard = self.guard();
+        self.find_untold(&mut guard)?;
+        let work = Self::work(&mut self.work)?;
+        let more = if work.arrangement.is_some() { work.tracking.send.count() } else { self.counters.dirty };
+        work.tape.given(more.max(self.counters.dirty));
         let Renewed { to_copy, to_spend, outlook } = self.renew()?;
         if self.policy.is_too_long(to_copy, &outlook) {
             let reason =
@@ -136,6 +141,7 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
             self.bits_lost = false;
         }
         self.counters.memory = tracking.populated.count();
+        self.find_untold(&mut guard)?;
         Self::work(&mut self.work)?.tape.given(self.counters.memory);
         Ok(())
     }
@@ -183,13 +189,13 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
 }
 
 /// Watches the pause while it is used.
-struct PauseGuard {
+pub(super) struct PauseGuard {
     deadline_ns: u64,
     look: Look,
 }
 
 impl PauseGuard {
-    fn check(&mut self, target: &mut impl Target, now_ns: u64) -> Result<(), Trouble> {
+    pub(super) fn check(&mut self, target: &mut impl Target, now_ns: u64) -> Result<(), Trouble> {
         if now_ns >= self.deadline_ns {
             return Err(Trouble::new(Fault::PauseBudget, "the pause budget ran out before all was captured"));
         }

@@ -341,10 +341,10 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
             return Err(Trouble::new(Fault::Ballooning, "the guest's address space grew during the take"));
         }
         tracking.end = tracking.end.max(max_gfn.raw() + 1);
-        let new_pages = self.search(false)?;
+        let moved = self.search(false)? > 0 || self.rearranged()?;
         let info = running(self.target.info()?)?;
         let work = Self::work(&mut self.work)?;
-        let moved = new_pages > 0 || work.tracking.moved || info.tot_pages != work.tot_pages;
+        let moved = moved || work.tracking.moved || info.tot_pages != work.tot_pages;
         Ok(Observation::Rechecked(moved))
     }
 

@@ -15,6 +15,7 @@ mod settle;
 mod stage;
 mod store;
 mod track;
+mod untold;
 
 pub use armed::{After, Armed, Before};
 pub use desk::Hold;

@@ -69,7 +69,8 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
         self.rehearse_pause(true)
     }
 
-    /// Platform state, the bitmap and its ways through our sets, one page, the checks; then a whole batch of pages.
+    /// Platform state, the bitmap and its ways through our sets, what it does not tell, one page, the checks; then a
+    /// whole batch of pages.
     fn rehearse_pause(&mut self, tracked: bool) -> Result<u64, Trouble> {
         let start = self.meter()?;
         let platform = &mut Self::work(&mut self.work)?.platform;
@@ -77,6 +78,7 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
         platform.bytes().map(|_| ())?;
         platform.clear();
         let dirty = if tracked { self.rehearse_bitmap()? } else { 0 };
+        let untold = self.rehearse_untold()?;
         self.try_copy(1)?;
         // The guest is looked at twice beside the copy, and a reading of the meter is such a look.
         self.target.info()?;
@@ -96,6 +98,7 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
         // Before that it is what the take was given to begin with.
         if tracked {
             work.tracking.skip.clear();
+            work.unsent = work.unsent.saturating_add(untold);
         }
         work.outlook.fixed_ns = fixed_ns;
         work.outlook.stage_ns = match copied.saturating_sub(one) {

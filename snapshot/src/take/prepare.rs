@@ -15,6 +15,7 @@ use crate::ports::{DomainInfo, PAGE_SIZE, Pace};
 use crate::request::{Kind, Take};
 use crate::session::Trouble;
 use crate::staging::Staging;
+use crate::store::Digest;
 use crate::take::stage::Spill;
 use crate::trace::Tape;
 use crate::tracking::{Sets, Tracking};
@@ -54,6 +55,8 @@ pub(crate) struct Work {
     pub room_pages: u64,
     /// tot_pages at the last full pass: another value means pages that nobody tracked.
     pub tot_pages: u64,
+    /// How a PV guest had arranged its memory in the pause.
+    pub arrangement: Option<Digest>,
     /// What the rounds did.
     pub tape: Tape,
     /// What the snapshot builds on.
@@ -75,8 +78,8 @@ pub(crate) fn prepare<T: Target, R: Recorder>(
     check_guest(&info, take)?;
     let policy = Policy::from(take);
     let max_gfn = target.max_gfn()?;
-    if take.kind == Kind::Incremental && !info.hvm {
-        let reason = "a PV guest cannot be tracked from one snapshot to the next: take it with --diff";
+    if take.kind == Kind::Incremental && !info.hvm && !take.pv_tracking {
+        let reason = "a PV guest is tracked between snapshots only with --pv-tracking; or take it with --diff";
         return Err(Trouble::new(Fault::Unsupported, reason));
     }
     let why_full = start(target, recorder, take, before, max_gfn)?;
@@ -157,6 +160,7 @@ fn allocate(info: &DomainInfo, max_gfn: Gfn, take: &Take, options: &Options, on_
         dirty_max: 0,
         room_pages: 0,
         tot_pages: 0,
+        arrangement: None,
         tape,
         ground: Ground::default(),
         on_top: false,

@@ -27,12 +27,17 @@ pub struct Tracking {
     /// What became dirty again since the last CLEAN. Has no room in a take without rounds.
     pub skip: Bitmap,
     /// What did not settle while the guest ran (page tables of a PV guest): each pass from here on tries it again. Has
-    /// room in a live take of a PV guest only.
+    /// room in a take of a PV guest that has rounds, or may have.
     pub deferred: Bitmap,
     /// Everything that was fetched since the snapshot below. Has room in an incremental take only.
     pub since: Bitmap,
     /// What Xen had noted when tracking was left alone after a snapshot: none of it may be missing later. As `since`.
     pub canary: Bitmap,
+    /// What was no ordinary page at the snapshot below, of which dirty bits do not tell all: it is sent whatever they
+    /// say. Has room in an incremental take of a PV guest only.
+    pub odd: Bitmap,
+    /// The same at the pause of this take. As `odd`.
+    pub odd_now: Bitmap,
     /// A page was found since the last full pass that was not there before: then another may have left.
     pub moved: bool,
     /// One past the highest gfn.
@@ -46,7 +51,8 @@ impl Tracking {
     /// Bytes that the bitmaps of a take of gfns up to `max_gfn` need; a PV guest `defers` pages.
     pub fn bytes_for(max_gfn: Gfn, sets: Sets) -> Option<usize> {
         let Sets { live, defers, stays } = sets;
-        let count = 2 + usize::from(live || stays) + usize::from(live && defers) + 2 * usize::from(stays);
+        let (rounds, odd) = (usize::from(live || stays), usize::from(stays && defers));
+        let count = 2 + rounds + rounds * usize::from(defers) + 2 * usize::from(stays) + 2 * odd;
         Bitmap::bytes_for(max_gfn)?.checked_mul(count)
     }
 
@@ -60,9 +66,11 @@ impl Tracking {
             send: Bitmap::try_new(max_gfn)?,
             populated: Bitmap::try_new(max_gfn)?,
             skip: room(live || stays)?,
-            deferred: room(live && defers)?,
+            deferred: room((live || stays) && defers)?,
             since: room(stays)?,
             canary: room(stays)?,
+            odd: room(stays && defers)?,
+            odd_now: room(stays && defers)?,
             moved: false,
             end: max_gfn.raw().checked_add(1)?,
             batch: Batch::try_new()?,
@@ -103,6 +111,9 @@ impl Tracking {
         self.send.clear();
         self.skip.clear();
         self.since.clear();
+        self.deferred.clear();
+        core::mem::swap(&mut self.odd, &mut self.odd_now);
+        self.odd_now.clear();
         self.moved = false;
     }
 
@@ -113,6 +124,14 @@ impl Tracking {
             self.send.union_with(&self.since);
         }
         self.skip.clear();
+        self.deferred.clear();
+        self.odd_now.clear();
+    }
+
+    /// What is to be sent whatever the dirty bits say: all that is, or was at the snapshot below, no ordinary page.
+    pub fn send_odd(&mut self) {
+        self.send.union_with(&self.odd);
+        self.send.union_with(&self.odd_now);
     }
 
     /// Notes what Xen has noted by now.

@@ -81,11 +81,20 @@ pub struct Guest {
     pub stumbled: BTreeSet<u64>,
     /// Those of them that no bitmap named when it suspended: only a second attempt brings them.
     pub owed: u64,
+    /// No page gets another frame.
+    pub still: bool,
+    /// Stricter than Xen: what becomes of page tables, and which pages are some, leaves no mark.
+    pub silent: bool,
+    /// The call at which its next trick is due; 0: none.
+    pub strikes_at: u64,
     /// What is to be in the snapshot.
     pub truth: BTreeMap<u64, (u8, Page)>,
 }
 
 pub type Shared = Rc<RefCell<Guest>>;
+
+/// Where an ordinary page has its word.
+pub const SLOTS: [usize; 3] = [0, 100, 511];
 
 impl Guest {
     pub fn new(seed: u64) -> Self {
@@ -112,6 +121,9 @@ impl Guest {
             clumsy: false,
             stumbled: BTreeSet::new(),
             owed: 0,
+            still: false,
+            silent: false,
+            strikes_at: 0,
             truth: BTreeMap::new(),
         };
         guest.m2p[FOREIGN as usize] = Some(3);
@@ -153,7 +165,7 @@ impl Guest {
         }
     }
 
-    fn free_frame(&mut self) -> u64 {
+    pub fn free_frame(&mut self) -> u64 {
         loop {
             let mfn = self.random(MFNS - 100) + 100;
             if self.m2p[mfn as usize].is_none() && !HOLE.contains(&mfn) {
@@ -170,7 +182,7 @@ impl Guest {
         (bits ^ (bits >> 31)) % below
     }
 
-    fn entry(&mut self) -> Entry {
+    pub fn entry(&mut self) -> Entry {
         let pfn = self.random(PFNS);
         match self.random(5) {
             0 => Entry::Raw(self.random(u64::MAX) & !1),
@@ -186,6 +198,12 @@ impl Guest {
         (self.p2m.get(pfn as usize).copied().flatten() == Some(mfn)).then_some(pfn)
     }
 
+    /// The page whose frame it is, whatever the M2P says: Xen knows a frame's owner by itself.
+    pub fn holder(&self, mfn: u64) -> Option<u64> {
+        let holds = || self.p2m.iter().position(|frame| *frame == Some(mfn)).map(|pfn| pfn as u64);
+        self.owner_pfn(mfn).or_else(holds)
+    }
+
     pub fn kind(&self, pfn: u64) -> u8 {
         match self.pages.get(&pfn) {
             Some(Content::Table(level, _)) => level | if self.pinned.contains(&pfn) { 8 } else { 0 },
@@ -199,12 +217,18 @@ impl Guest {
         }
     }
 
+    pub fn mark_table(&mut self, pfn: u64) {
+        if !self.silent {
+            self.mark(pfn);
+        }
+    }
+
     /// The bytes of a frame; with `pfns`, as a stream has them.
     pub fn bytes(&self, pfn: u64, pfns: bool) -> Page {
         let mut page = [0; PAGE_SIZE];
         let mut put = |slot: usize, word: u64| page[slot * 8..slot * 8 + 8].copy_from_slice(&word.to_le_bytes());
         match &self.pages[&pfn] {
-            Content::Data(word) => [0, 100, 511].iter().for_each(|slot| put(*slot, *word)),
+            Content::Data(word) => SLOTS.iter().for_each(|slot| put(*slot, *word)),
             Content::Words(words) => words.iter().for_each(|(slot, word)| put(*slot, *word)),
             Content::Leaf(number) => (0..512).for_each(|slot| put(slot, self.p2m_word(number * 512 + slot as u64))),
             Content::Table(level, entries) => {
@@ -224,7 +248,7 @@ impl Guest {
         }
     }
 
-    fn entry_word(&self, entry: Entry, pfns: bool) -> u64 {
+    pub fn entry_word(&self, entry: Entry, pfns: bool) -> u64 {
         match entry {
             Entry::Raw(word) => word,
             Entry::Frame(mfn, flags) => mfn << 12 | flags,
@@ -257,108 +281,5 @@ impl Guest {
             self.stumbled.remove(&pfn)
         };
         !stumbles
-    }
-
-    // What the guest does.
-
-    /// A call of ours begins, or a page is about to be copied.
-    pub fn runs(&mut self) {
-        if self.suspended {
-            return;
-        }
-        if let Some(mischief) = self.mischief {
-            mischief(self);
-        }
-        for _ in 0..self.busy {
-            self.acts();
-        }
-    }
-
-    fn acts(&mut self) {
-        let pfn = 100 + self.random(300);
-        let table = TABLES.start + self.random(TABLES.end - TABLES.start);
-        match self.random(12) {
-            0..6 => self.writes(pfn),
-            6 | 7 => self.remaps(table),
-            8 => self.maps_foreign(table),
-            9 => self.turns(pfn),
-            10 => self.pins(table),
-            _ => self.moves(pfn),
-        }
-    }
-
-    fn writes(&mut self, pfn: u64) {
-        let word = if self.random(4) == 0 { 0 } else { self.random(u64::MAX) };
-        if let Some(Content::Data(content)) = self.pages.get_mut(&pfn) {
-            *content = word;
-            self.mark(pfn);
-        }
-    }
-
-    fn remaps(&mut self, table: u64) {
-        let (slot, entry) = (self.random(512) as usize, self.entry());
-        if let Some(Content::Table(_, entries)) = self.pages.get_mut(&table) {
-            entries.insert(slot, entry);
-            self.mark(table);
-        }
-    }
-
-    /// A grant of somebody else's page is mapped; it is gone when the guest suspends.
-    fn maps_foreign(&mut self, table: u64) {
-        if let Some(Content::Table(1, entries)) = self.pages.get_mut(&table) {
-            entries.insert(500, Entry::Frame(FOREIGN, 0x67));
-            self.mark(table);
-        }
-    }
-
-    /// A page becomes a page table, or stops being one.
-    pub fn turns(&mut self, pfn: u64) {
-        let next = match self.pages.get(&pfn) {
-            Some(Content::Data(_)) => Content::Table(1, BTreeMap::from([(9, self.entry()), (511, self.entry())])),
-            Some(Content::Table(..)) => Content::Data(self.random(u64::MAX)),
-            _ => return,
-        };
-        self.pages.insert(pfn, next);
-        self.pinned.remove(&pfn);
-        self.mark(pfn);
-    }
-
-    fn pins(&mut self, table: u64) {
-        if !self.pinned.remove(&table) {
-            self.pinned.insert(table);
-        }
-        self.mark(table);
-    }
-
-    /// A page gets another frame (XENMEM_exchange); every table that maps it is written.
-    fn moves(&mut self, pfn: u64) {
-        let Some(old) = self.p2m[pfn as usize] else { return };
-        let mfn = self.free_frame();
-        (self.m2p[old as usize], self.m2p[mfn as usize], self.p2m[pfn as usize]) = (None, Some(pfn), Some(mfn));
-        self.mark(pfn);
-        self.mark(LEAVES.start + pfn / 512);
-        let maps = |content: &Content| {
-            matches!(content, Content::Table(_, entries)
-                if entries.values().any(|entry| matches!(entry, Entry::Pfn(to, _) if *to == pfn)))
-        };
-        let tables: Vec<u64> = self.pages.iter().filter(|(_, content)| maps(content)).map(|(pfn, _)| *pfn).collect();
-        tables.into_iter().for_each(|table| self.mark(table));
-    }
-
-    /// Foreign mappings go, everything is pinned; from now on nothing changes.
-    pub fn suspend(&mut self, tidy: bool) {
-        let tables: Vec<u64> =
-            self.pages.iter().filter(|(_, c)| matches!(c, Content::Table(..))).map(|(p, _)| *p).collect();
-        for table in tables {
-            if let Some(Content::Table(1, entries)) = self.pages.get_mut(&table).filter(|_| tidy)
-                && entries.remove(&500).is_some()
-            {
-                self.mark(table);
-            }
-        }
-        self.suspended = true;
-        self.owed = self.stumbled.difference(&self.dirty).count() as u64;
-        let pages = self.pages.keys().filter(|pfn| self.p2m[**pfn as usize].is_some());
-        self.truth = pages.map(|pfn| (*pfn, (self.kind(*pfn), self.bytes(*pfn, true)))).collect();
     }
 }

@@ -1,23 +1,12 @@
-//! The ports over the [`Guest`], each checking its contract; a keeper that suspends when asked; a store that remembers.
+//! The ports over the [`Guest`], each checking its contract.
 
-use std::collections::BTreeMap;
-
-use snapshot::policy::Busy;
 use snapshot::ports::*;
-use snapshot::pv::{Maps, PvHost, PvTarget, TypeRanges, VcpuContext};
-use snapshot::request::{Kind, Mode, Take};
-use snapshot::session::Trouble;
-use snapshot::status::{Counters, State, Status};
-use snapshot::store::Compression;
-use snapshot::take::{Attachment, Engine, Ground, NewTake, Options, Recorder};
-use snapshot::verdict::Verdict;
-use xen_hypercall::types::{DomHandle, DomId, EvtchnPort, Gfn, Mfn, Pfn};
+use snapshot::pv::{Maps, PvHost, VcpuContext};
+use xen_hypercall::types::{DomHandle, DomId, Gfn, Mfn, Pfn};
 
 use super::guest::{self, Guest, MFNS, SHARED_INFO, Shared};
 
 pub const HANDLE: DomHandle = DomHandle::new([3; 16]);
-/// Looks for messages from the guest's word that it suspends until it stands: a batch is copied meanwhile.
-const FREEZES: u32 = 3;
 /// More calls than any take of this guest may make.
 const CALLS_MAX: u64 = 20_000;
 
@@ -99,6 +88,9 @@ impl DirtyLog for Host {
         if !guest.can_track {
             return Err(TargetError::Unsupported);
         }
+        if !guest.log_dirty {
+            guest.dirty.clear();
+        }
         if std::mem::replace(&mut guest.log_dirty, true) { Err(TargetError::AlreadyOn) } else { Ok(()) }
     }
 
@@ -119,8 +111,9 @@ impl DirtyLog for Host {
         Ok(self.fill(into))
     }
 
-    fn clean_final(&mut self, _: &mut [u64]) -> Result<u64, TargetError> {
-        panic!("a PV guest does not stay tracked");
+    fn clean_final(&mut self, into: &mut [u64]) -> Result<u64, TargetError> {
+        assert!(self.call().suspended);
+        self.clean(into)
     }
 
     fn dirty_count(&mut self) -> Result<u64, TargetError> {
@@ -128,8 +121,9 @@ impl DirtyLog for Host {
     }
 
     fn still_on(&mut self) -> Result<bool, TargetError> {
-        assert!(self.call().can_track, "nobody asks a hypervisor that cannot track");
-        Ok(true)
+        let mut guest = self.call();
+        assert!(guest.can_track, "nobody asks a hypervisor that cannot track");
+        Ok(std::mem::replace(&mut guest.log_dirty, true))
     }
 
     fn off(&mut self) -> Result<(), TargetError> {
@@ -163,7 +157,7 @@ impl PvHost for Host {
         assert_eq!(mfns.len(), out.len());
         let guest = self.call();
         for (mfn, kind) in mfns.iter().zip(out) {
-            *kind = guest.owner_pfn(mfn.raw()).map_or(PageType::XTAB, |pfn| PageType(guest.kind(pfn)));
+            *kind = guest.holder(mfn.raw()).map_or(PageType::XTAB, |pfn| PageType(guest.kind(pfn)));
         }
         Ok(())
     }
@@ -178,7 +172,7 @@ impl PvHost for Host {
                     guest.runs();
                 }
                 let errno = if mfn.raw() >= MFNS { 22 } else { 16 };
-                let pfn = guest.owner_pfn(mfn.raw()).filter(|pfn| guest.can_be_read(*pfn));
+                let pfn = guest.holder(mfn.raw()).filter(|pfn| guest.can_be_read(*pfn));
                 pfn.map(|pfn| guest.bytes(pfn, false)).ok_or(PageError { errno })
             };
             assert!(mfn.raw() != SHARED_INFO);
@@ -225,174 +219,4 @@ impl PvHost for Host {
         out(RecordKind::X86_PV_VCPU_XSAVE, &[6; 576]);
         Ok(())
     }
-}
-
-/// The keeper's end of the line.
-pub struct Wire {
-    guest: Shared,
-    now_ns: u64,
-    statuses: Vec<Status>,
-    releases: u32,
-    asked: bool,
-    verdict: Option<Message>,
-    /// The guest tidies its page tables up before it suspends.
-    tidy: bool,
-    /// Looks for messages until a guest that freezes stands.
-    freezing: Option<u32>,
-}
-
-impl Clock for Wire {
-    fn now_ns(&mut self) -> u64 {
-        self.now_ns += 1000;
-        self.now_ns
-    }
-
-    fn stolen_ns(&mut self) -> u64 {
-        0
-    }
-}
-
-impl Control for Wire {
-    fn publish(&mut self, status: &Status) -> Result<(), ControlLost> {
-        self.statuses.push(status.clone());
-        if status.state == State::WantSuspend && self.freezing.is_none() {
-            self.guest.borrow_mut().suspend(self.tidy);
-        }
-        self.asked |= status.state == State::WantSuspend;
-        if status.state == State::Captured {
-            let (reason, disks) = Default::default();
-            self.verdict = Some(Message::Verdict(Verdict { token: status.token, resumed: true, reason, disks }));
-        }
-        Ok(())
-    }
-
-    fn poll(&mut self) -> Result<Option<Message>, ControlLost> {
-        let Some(left) = self.freezing.filter(|_| self.asked) else { return Ok(self.verdict.take()) };
-        self.freezing = left.checked_sub(1);
-        if left == FREEZES {
-            return Ok(Some(Message::Acked));
-        }
-        if self.freezing.is_none() {
-            self.guest.borrow_mut().suspend(self.tidy);
-        }
-        Ok(None)
-    }
-
-    fn wait(&mut self, until_ns: u64) -> Result<(), ControlLost> {
-        self.now_ns = self.now_ns.max(until_ns);
-        Ok(())
-    }
-
-    fn release(&mut self) -> Result<(), ControlLost> {
-        self.releases += 1;
-        Ok(())
-    }
-}
-
-/// A store that remembers.
-#[derive(Default)]
-pub struct Stored {
-    pub pages: BTreeMap<u64, Page>,
-    pub attachments: Vec<(Attachment, Vec<u8>)>,
-    pub sealed: bool,
-    pub runs: u32,
-}
-
-impl Stored {
-    pub fn attachment(&self, kind: Attachment) -> Option<&[u8]> {
-        self.attachments.iter().find(|(other, _)| *other == kind).map(|(_, bytes)| bytes.as_slice())
-    }
-
-    /// What a restore would see.
-    pub fn typed(&self) -> BTreeMap<u64, (u8, Page)> {
-        let types = self.attachment(Attachment::PageTypes).unwrap_or_default();
-        let mut types = TypeRanges::parse(types.to_vec()).unwrap();
-        self.pages.iter().map(|(pfn, page)| (*pfn, (types.kind_of(Gfn::new(*pfn)).0, *page))).collect()
-    }
-}
-
-impl Recorder for Stored {
-    fn begin(&mut self, _: &NewTake<'_>) -> Result<Ground, Trouble> {
-        Ok(Ground::default())
-    }
-
-    fn run_begin(&mut self) -> Result<(), Trouble> {
-        self.runs += 1;
-        Ok(())
-    }
-
-    fn page(&mut self, gfn: Gfn, page: &Page) -> Result<(), Trouble> {
-        self.pages.insert(gfn.raw(), *page);
-        Ok(())
-    }
-
-    fn zero(&mut self, gfn: Gfn) -> Result<(), Trouble> {
-        self.pages.insert(gfn.raw(), [0; PAGE_SIZE]);
-        Ok(())
-    }
-
-    fn hole(&mut self, gfn: Gfn) -> Result<(), Trouble> {
-        self.pages.remove(&gfn.raw());
-        Ok(())
-    }
-
-    fn run_end(&mut self) -> Result<(), Trouble> {
-        Ok(())
-    }
-
-    fn attach(&mut self, kind: Attachment, bytes: &[u8]) -> Result<(), Trouble> {
-        self.attachments.push((kind, bytes.to_vec()));
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<(), Trouble> {
-        Ok(())
-    }
-
-    fn seal(&mut self, _: &Counters) -> Result<(), Trouble> {
-        self.sealed = true;
-        Ok(())
-    }
-
-    fn abort(&mut self) -> Result<(), Trouble> {
-        Ok(())
-    }
-}
-
-/// Fewer than a busy guest leaves for the last set now and then.
-const STAGING_PAGES: u32 = 120;
-
-/// One take from beginning to end, or why it did not begin.
-pub fn take(guest: &Shared, mode: Mode, tidy: bool) -> Result<(Status, Stored), TargetError> {
-    let request = Take {
-        token: snapshot::names::Token([7; 16]),
-        domid: DomId::new(9),
-        handle: HANDLE,
-        name: "web01@now".parse().unwrap(),
-        mode,
-        created_unix: 1,
-        release_port: EvtchnPort::new(5),
-        max_pause_ms: None,
-        round1_skip: false,
-        h_milli: 0,
-        target_pause_ms: 300,
-        staging_kib: (mode == Mode::Staged).then_some(4 * STAGING_PAGES),
-        on_busy: Busy::Accept,
-        compression: Compression::Lz4,
-        kind: Kind::Full,
-        parent: None,
-        config_chunks: 0,
-    };
-    let mut target = PvTarget::open(Host(guest.clone()))?;
-    let mut stored = Stored::default();
-    let freezing = (mode == Mode::Staged).then_some(FREEZES);
-    let (theirs, statuses) = (guest.clone(), Vec::new());
-    let mut wire =
-        Wire { guest: theirs, now_ns: 0, statuses, releases: 0, asked: false, verdict: None, tidy, freezing };
-    let options = Options { memory_bytes: if mode == Mode::Staged { 8 << 20 } else { 1 << 20 }, hold: None };
-    let status = Engine::new(&mut target, &mut wire, &mut stored, &request, b"{}", options).run();
-    assert_eq!(wire.releases, 1);
-    assert!(!guest.borrow().log_dirty, "tracking is off: {status:?}");
-    assert_eq!(stored.sealed, status.state == State::Sealed);
-    Ok((status, stored))
 }

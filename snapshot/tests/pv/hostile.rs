@@ -10,8 +10,8 @@ use snapshot::ports::TargetError;
 use snapshot::request::Mode;
 use snapshot::status::{State, Status};
 
+use super::ends::{Stored, take};
 use super::guest::{Content, Entry, FOREIGN, Guest, HOLE, LEAVES, MAPPING, MFNS, START_INFO, TABLES, VADDR};
-use super::host::{Stored, take};
 
 fn hostile(change: impl FnOnce(&mut Guest)) -> Result<(Status, Stored), TargetError> {
     let mut guest = Guest::new(9);

@@ -3,6 +3,9 @@
 //! bounded time.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod chain;
+mod deeds;
+mod ends;
 mod guest;
 mod host;
 mod hostile;

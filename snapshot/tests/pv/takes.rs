@@ -8,8 +8,8 @@ use snapshot::request::Mode;
 use snapshot::status::State;
 use snapshot::take::Attachment;
 
+use super::ends::{Stored, take};
 use super::guest::{self, Guest, LEAVES, MAPPING, START_INFO, Shared};
-use super::host::{Stored, take};
 
 fn shared(change: impl FnOnce(&mut Guest), seed: u64) -> Shared {
     let mut guest = Guest::new(seed);

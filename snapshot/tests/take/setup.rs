@@ -180,6 +180,7 @@ pub fn take_request(setup: &Setup) -> Take {
         compression: Compression::Lz4,
         kind: setup.kind,
         parent: setup.parent.as_deref().map(|parent| parent.parse().unwrap()),
+        pv_tracking: false,
     }
 }
 

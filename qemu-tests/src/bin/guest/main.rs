@@ -5,9 +5,10 @@
 //! same; `g` is the frame of the page in which it counts (`qemu_tests::counter`). After a restore the counter continues
 //! from the instant of the snapshot; `errors` stays 0 unless a page is wrong. Parameters on the kernel command line
 //! (see `Settings`): `ls.mem` (MiB), `ls.dirty` (pages a tick), `ls.set` (pages that are dirtied in turn; 0 is all),
-//! `ls.verify` (pages a tick), `ls.tick` (ms), `ls.publish` (ticks), `ls.seed`, `ls.busy` (1: never sleeps, counts
-//! while it waits for the next tick), `ls.manners` (1: the program answers suspend requests itself, see `manners`),
-//! `ls.cpus` and `ls.offline` (see `cpus`), `ls.disk` (see `disk`), `ls.net` (see `net`).
+//! `ls.verify` (pages a tick), `ls.remap` (pages a tick that are mapped, touched and unmapped), `ls.tick` (ms),
+//! `ls.publish` (ticks), `ls.seed`, `ls.busy` (1: never sleeps, counts while it waits for the next tick), `ls.manners`
+//! (1: the program answers suspend requests itself, see `manners`), `ls.cpus` and `ls.offline` (see `cpus`), `ls.disk`
+//! (see `disk`), `ls.net` (see `net`).
 
 mod bus;
 mod counter;
@@ -98,12 +99,23 @@ fn work(settings: &Settings, shared: &Published) -> ! {
     }
 }
 
+/// Memory that is mapped, touched page by page and unmapped: work for the guest's page tables.
+fn remap(pages: usize) {
+    let mut memory = vec![0_u8; pages * 4096];
+    for page in memory.chunks_mut(4096) {
+        page[0] = 1;
+        counter::step();
+    }
+    std::hint::black_box(&memory);
+}
+
 /// The work of a tick; each page of it is a step.
 fn turn(region: &mut Region, settings: &Settings) -> u64 {
     for _ in 0..settings.dirty {
         region.dirty(1);
         counter::step();
     }
+    remap(settings.remap);
     let mut errors = 0;
     for _ in 0..settings.verify {
         errors += region.verify(1);

@@ -21,6 +21,8 @@ pub struct Settings {
     pub noise: usize,
     /// Pages checked in each tick.
     pub verify: usize,
+    /// Pages mapped, touched and unmapped in each tick.
+    pub remap: usize,
     /// Milliseconds from tick to tick.
     pub tick_ms: u64,
     /// Ticks from publication to publication.
@@ -56,6 +58,7 @@ impl Settings {
             random: value("ls.random", 0) == 1,
             noise: size("ls.noise", 512),
             verify: size("ls.verify", 64),
+            remap: size("ls.remap", 0),
             tick_ms: value("ls.tick", 50),
             publish: value("ls.publish", 4).max(1),
             seed: value("ls.seed", 1),

@@ -37,7 +37,8 @@ const USAGE: &str = "usage: probe COMMAND DOMID
   follow     `state=S round=R pages=P` of a stub's session at each change, until killed; the domain is the stub
   info       what getdomaininfo says
   peace SECONDS  waits until the guest runs and counts, untracked and unknown to any keeper
-  logdirty   status|on|off: whether log-dirty is off (status leaves it as it was)
+  logdirty   status|on|off|clean|dirty: whether log-dirty is off (status leaves it as it was); the pages that were dirty
+  cputime    processor time that the guest has used, nanoseconds
   stock FILE  has Xen's own save helper write the image of a guest that is suspended already
   image FILE  `page gfn type digest`, `record type length bytes` of such an image; the domid does not matter
   talk       a number to the guest's network card and back, again and again, until killed; the domid does not matter
@@ -78,6 +79,7 @@ fn main() -> Result<()> {
         ("follow", []) => follow::run(&probe, &mut out)?,
         ("info", []) => state::info(&probe, &mut out)?,
         ("logdirty", [what]) => state::log_dirty(&probe, what, &mut out)?,
+        ("cputime", []) => state::cpu_time(&probe, &mut out)?,
         ("suspendwatch", []) => watch::run(&probe, watch::INTERVAL_US, &mut out)?,
         ("suspendwatch", [interval]) => watch::run(&probe, interval.parse().context("the interval")?, &mut out)?,
         ("standing", []) => standing::run(&probe, &mut out)?,

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use qemu_tests::context;
 use xen_hypercall::abi::event::EVTCHNSTAT_CLOSED;
 use xen_hypercall::abi::vcpu::VcpuGuestContext;
+use xen_hypercall::shadow::Pass;
 use xen_hypercall::{EvtchnPort, XenErrno, dom0, event};
 use zerocopy::FromZeros as _;
 
@@ -81,9 +82,24 @@ pub fn log_dirty(probe: &Probe, what: &str, out: &mut impl Write) -> Result<()> 
             Err(error) if error.xen() == Some(XenErrno::EINVAL) => writeln!(out, "on")?,
             Err(error) => return Err(error.into()),
         },
-        _ => bail!("{what} is not status, on or off"),
+        "clean" => writeln!(out, "{}", clean(probe)?)?,
+        "dirty" => writeln!(out, "{}", probe.xen.logdirty_stats(probe.domain)?.dirty_count)?,
+        _ => bail!("{what} is not status, on, off, clean or dirty"),
     }
     Ok(())
+}
+
+/// Fetches and clears the bits of so many pages, 4 GiB of them; how many were dirty.
+fn clean(probe: &Probe) -> Result<u32> {
+    const PAGES: u64 = 1 << 20;
+    // Written to, so that they are there when Xen fills them.
+    let mut bits = vec![1; (PAGES / 64) as usize];
+    Ok(probe.xen.logdirty_clean(probe.domain, &mut bits, PAGES, Pass::Live)?.dirty_count)
+}
+
+/// Processor time that the guest has used, nanoseconds.
+pub fn cpu_time(probe: &Probe, out: &mut impl Write) -> Result<()> {
+    Ok(writeln!(out, "{}", probe.xen.getdomaininfo(probe.domain, None)?.cpu_time_ns)?)
 }
 
 /// Lets a suspended guest go on, and prints how that ended.
