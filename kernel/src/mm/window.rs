@@ -128,6 +128,11 @@ pub fn held_word(index: u64) -> u64 {
     unsafe { ((HELD + index * 8) as *const u64).read_volatile() }
 }
 
+/// How many words that are.
+pub fn held_words() -> u64 {
+    HELD_WORDS.load(Ordering::Relaxed)
+}
+
 /// Lets go of every frame.
 pub fn clear() -> Result<(), HvError> {
     HELD_WORDS.store(0, Ordering::Relaxed);

@@ -35,6 +35,7 @@ impl XenTarget {
     /// Maps the frames that are loaded, afresh, and gives the page for private copies with them. What is mapped stays
     /// what it is, so one look at the guest after it tells whose pages all of these are.
     fn mapped(&mut self) -> Result<(window::Batch<'_>, &mut Page), TargetError> {
+        self.maps = true;
         self.errnos.clear();
         self.errnos.resize(self.frames.len(), 0);
         let batch = window::map(self.domid, &self.frames, &mut self.errnos).map_err(translate)?;

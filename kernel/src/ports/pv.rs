@@ -35,6 +35,10 @@ impl Maps for Tables {
     fn word(&self, index: u64) -> u64 {
         window::held_word(index)
     }
+
+    fn held(&self) -> u64 {
+        window::held_words()
+    }
 }
 
 /// Room for what Xen says of a vCPU, had before the pause.
@@ -109,6 +113,7 @@ impl PvHost for XenTarget {
     }
 
     fn hold(&mut self, mfns: &[Mfn]) -> Result<Result<(), PageError>, TargetError> {
+        self.maps = true;
         let held = window::hold(self.domid, mfns).map_err(translate)?;
         Ok(held.map_err(|errno| PageError { errno }))
     }

@@ -23,7 +23,8 @@ const CONTEXT_MAX: usize = 2 << 20;
 /// Most entries of a CPU policy that are taken (Xen 4.17: 200 leaves, 4 MSRs).
 const POLICY_MAX: u32 = 4096;
 
-/// The guest. Dropping it lets go of every frame that is still mapped.
+/// The guest. Dropping the one that maps frames lets go of all that are still mapped; there is one window, so only one
+/// may at a time, the take's. Others may be made beside it, to ask Xen something.
 pub struct XenTarget {
     pub(super) domctl: Domctl<HypercallPage>,
     pub(super) domid: DomId,
@@ -40,6 +41,8 @@ pub struct XenTarget {
     params: [u64; hvm::SAVED_PARAMS.len()],
     /// Room for a PV guest's vCPU, likewise.
     pub(super) vcpu: Option<VcpuRoom>,
+    /// Frames of it may be in the window.
+    pub(super) maps: bool,
     /// What Xen's dirty count had in it when tracking was switched on.
     pub(super) stale_dirty: u64,
 }
@@ -83,6 +86,7 @@ impl XenTarget {
             context: Vec::new(),
             params: Default::default(),
             vcpu: None,
+            maps: false,
             stale_dirty: 0,
         })
     }
@@ -176,6 +180,9 @@ const PARAMS_BYTES: usize = 8 + 16 * hvm::SAVED_PARAMS.len();
 
 impl Drop for XenTarget {
     fn drop(&mut self) {
+        if !self.maps {
+            return;
+        }
         if let Err(error) = window::clear() {
             crate::error!("letting go of the guest's frames: {error}");
         }

@@ -1,7 +1,7 @@
 //! A PV guest that stays tracked, by its policy: a chain of takes that nobody has to say the kind of. Each sends what
 //! changed and its page tables; two are compared frame by frame and type by type with the guest as it stood; each
 //! survivor restores to a guest that finds none of its pages wrong. A guest that gave memory back, a reboot, a damaged
-//! policy and a theft are said.
+//! policy and a theft are said. Another guest, PVH, stays tracked beside it.
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -33,6 +33,7 @@ pub fn run(lab: &Lab) -> Result<()> {
     fails_with(lab, &format!("livesave policy {name} --incremental"), UNSUPPORTED)?;
     let said = succeed(lab, &format!("livesave policy {name} --incremental --pv-tracking && livesave policy {name}"))?;
     check(said.contains("means --incremental --pv-tracking"), || said.clone())?;
+    beside(lab)?;
     chain(lab, &guest)?;
     stood(lab, &guest)?;
     policy(lab, &guest)?;
@@ -59,6 +60,12 @@ fn take(lab: &Lab, guest: &Guest, name: &str, how: &str) -> Result<Value> {
     let (base, full) = (text("/base"), text("/why_full"));
     say!("   {name}: {base} {full}; pause {pause} us, of it ours {stub} us, {calls} calls, {pages} pages");
     Ok(taken)
+}
+
+/// Another guest that stays tracked: the stub looks at it each second, in the middle of this one's takes.
+fn beside(lab: &Lab) -> Result<()> {
+    let other = lab.create_guest(&words::target("beside", 96, PARAMETERS))?;
+    succeed(lab, &format!("livesave take {} --incremental --max-pause none", other.name)).map(drop)
 }
 
 fn by_policy(taken: &Value, wanted: bool) -> Result<()> {

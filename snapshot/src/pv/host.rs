@@ -16,6 +16,9 @@ pub trait Maps {
     /// Word `index` of the frames that [`PvHost::hold`] mapped, read once: the guest writes there. Only below 512 times
     /// the frames held.
     fn word(&self, index: u64) -> u64;
+    /// How many words that are: what was held may have been let go of by a fault of ours, and what is not there must
+    /// not be taken for a guest without memory.
+    fn held(&self) -> u64;
 }
 
 /// A PV guest, found by domid and handle. `static_records` gives the CPU policies, `platform_records` X86_TSC_INFO; the

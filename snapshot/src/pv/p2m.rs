@@ -29,6 +29,12 @@ const ATTEMPTS: u32 = 64;
 /// nothing (Linux: arch/x86/include/asm/xen/page.h). No machine has 2^51 frames.
 const ENTRY_END: u64 = 1 << 51;
 
+/// Before the first search, and when a search has failed.
+const NOWHERE: Layout = Layout { end: 0, tree: 0, cr3: 0, vaddr: 0, generation: 0 };
+
+/// A bug of ours: whoever holds them must not let go of them before the take ends.
+const NOT_HELD: TargetError = TargetError::Hypercall { op: "the frames of the p2m were let go of", errno: 0 };
+
 /// The p2m of one guest.
 pub struct P2m<M> {
     maps: M,
@@ -41,8 +47,7 @@ pub struct P2m<M> {
 impl<M: Maps> P2m<M> {
     /// Finds the guest's p2m and keeps its frames mapped.
     pub fn open<H: PvHost<Maps = M>>(host: &mut H) -> Result<Self, TargetError> {
-        let layout = Layout { end: 0, tree: 0, cr3: 0, vaddr: 0, generation: 0 };
-        let mut p2m = Self { maps: host.maps(), layout, leaves: Vec::new(), end: 0 };
+        let mut p2m = Self { maps: host.maps(), layout: NOWHERE, leaves: Vec::new(), end: 0 };
         p2m.search(host)?;
         Ok(p2m)
     }
@@ -50,6 +55,9 @@ impl<M: Maps> P2m<M> {
     /// Looks whether the list is still where it was, and searches again if it is not. The tree has no counter that
     /// tells, so it is walked each time. True if the frames changed.
     pub fn refresh<H: PvHost<Maps = M>>(&mut self, host: &mut H) -> Result<bool, TargetError> {
+        if self.maps.held() != self.leaves.len() as u64 * LEAF_PFNS {
+            return Err(NOT_HELD);
+        }
         let mut page = page()?;
         host.shared_info(&mut page)?;
         let now = Layout::of(&page);
@@ -103,15 +111,15 @@ impl<M: Maps> P2m<M> {
     fn adopt<H: PvHost>(&mut self, host: &mut H, layout: Layout, leaves: Vec<Mfn>) -> Result<bool, TargetError> {
         let end = layout.end.min(leaves.len() as u64 * LEAF_PFNS);
         let changed = leaves != self.leaves;
-        self.layout = layout;
         if changed {
             // Whatever fails from here on, no entry is looked up in frames that are not held.
-            self.end = 0;
-            self.leaves = leaves;
-            let held = host.hold(&self.leaves)?;
+            (self.layout, self.end) = (NOWHERE, 0);
+            self.leaves.clear();
+            let held = host.hold(&leaves)?;
             held.map_err(|_| TargetError::P2m { what: "a frame of it is no frame of the guest" })?;
+            self.leaves = leaves;
         }
-        self.end = end;
+        (self.layout, self.end) = (layout, end);
         Ok(changed)
     }
 

@@ -69,6 +69,8 @@ pub struct Guest {
     /// Words of the p2m that say something else than the truth.
     pub lies: BTreeMap<u64, u64>,
     pub held: Vec<u64>,
+    /// A fault of ours: what was held is let go of, and every word of it reads as no memory.
+    pub dropped: bool,
     pub calls: u64,
     /// What the guest does at every call while it runs.
     pub mischief: Option<fn(&mut Guest)>,
@@ -114,6 +116,7 @@ impl Guest {
             max_pfn: PFNS,
             lies: BTreeMap::new(),
             held: Vec::new(),
+            dropped: false,
             calls: 0,
             mischief: None,
             busy: 4,

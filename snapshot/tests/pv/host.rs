@@ -20,8 +20,16 @@ impl Maps for Tables {
 
     fn word(&self, index: u64) -> u64 {
         let guest = self.0.borrow();
+        if guest.dropped {
+            return u64::MAX;
+        }
         let frame = *guest.held.get(index as usize / 512).expect("only what is held is read");
         guest.owner_pfn(frame).map_or(0xdead, |pfn| guest.word(pfn, index as usize % 512))
+    }
+
+    fn held(&self) -> u64 {
+        let guest = self.0.borrow();
+        if guest.dropped { 0 } else { guest.held.len() as u64 * 512 }
     }
 }
 
@@ -192,6 +200,7 @@ impl PvHost for Host {
             return Ok(Err(PageError { errno: 16 }));
         }
         guest.held = mfns.iter().map(|mfn| mfn.raw()).collect();
+        guest.dropped = false;
         Ok(Ok(()))
     }
 

@@ -145,3 +145,28 @@ fn what_a_restore_would_refuse_is_not_sealed() {
         .unwrap_or_else(|error| panic!("{error}"));
     assert!(!stored.sealed, "a list without content: {status:?}");
 }
+
+/// Pages that were looked for meanwhile are missing in what was copied, also if the list is found again later.
+#[test]
+fn a_p2m_that_was_let_go_of_is_no_guest_without_memory() {
+    const LOST_AT: u64 = 40;
+    const FOUND_AT: u64 = 60;
+    fn lose(guest: &mut Guest) {
+        match guest.calls {
+            LOST_AT => guest.dropped = true,
+            FOUND_AT if guest.strikes_at == FOUND_AT => {
+                guest.moves(LEAVES.start);
+                guest.generation += 2;
+            }
+            _ => {}
+        }
+    }
+    for found_at in [0, FOUND_AT] {
+        let lost = |guest: &mut Guest| {
+            guest.mischief = Some(lose);
+            guest.strikes_at = found_at;
+        };
+        let (status, stored) = hostile(lost).unwrap();
+        assert_eq!((status.fault, stored.sealed), (Some(Fault::Hypercall), false), "{found_at}: {status:?}");
+    }
+}
