@@ -122,8 +122,10 @@ fn a_pause_that_waits_for_the_disk_is_predicted() {
         assert!(counters.pause_pages > 500, "{counters:?}");
         let story =
             format!("{guest_share} {disk_queue} {disk_step}: told {told}, renewed {said}, was {was} us: {counters:?}");
-        // The bound does not know yet that a few of the pages will not be dirty.
-        assert!(said.abs_diff(was) * 10 <= said && was * 10 <= told * 11, "{story}");
+        // What is told is in the middle: where the pause ends in a step nobody knows. The bound does not know yet that
+        // a few of the pages will not be dirty.
+        let most = (said / 10).max(disk_step * 200 / 2);
+        assert!(said.abs_diff(was) <= most && was * 10 <= told * 11, "{story}");
     }
 }
 
