@@ -20,7 +20,7 @@ pub enum Boot {
     Fresh(fn(&mut Spec)),
     /// One of its own, whose hypervisor has no shadow paging, and knows 32-bit PV guests.
     Unshadowed,
-    /// As many as it likes, one after the other: it boots them itself.
+    /// As many as it likes, one after the other: it boots them itself. Its guests boot the small kernel.
     Many(fn(&Spec, Install) -> Result<()>),
 }
 
@@ -95,6 +95,7 @@ pub fn all() -> Vec<Scenario> {
         Scenario { slow: true, ..shared("many_pv", many::run_pv) },
         // Not in CI: fifty boots.
         Scenario { name: "power", boot: Boot::Many(power::run), slow: true, run: power::in_lab },
+        Scenario { name: "power_rest", boot: Boot::Many(power::run_rest), slow: true, run: power::in_lab },
         Scenario { slow: true, ..shared("receive_all", receive::run_all) },
         // Not in CI: each takes seven to ten minutes, most of them deadlines that have to pass, or rounds.
         Scenario { slow: true, ..shared("bad_pv", bad_pv::run) },

@@ -96,7 +96,8 @@ fn wait_for_dirt(lab: &Lab, guest: &Guest, before: u64) -> Result<u64> {
 fn measure(lab: &Lab, snapshot: usize) -> Result<u64> {
     let name = format!("{NAME}@n{snapshot}");
     let pages = number(&json(lab, &format!("livesave show {name} --store {STORE_DEVICE}"))?, "/data_pages")?;
-    let dd = format!("dd if={STORE_DEVICE} of=/dev/null iflag=direct bs=1M count={DD_MIB} skip={DD_SKIP_MIB} 2>&1");
+    let dd =
+        format!("dd if={STORE_DEVICE} of=/dev/null iflag=direct bs=1M count={DD_MIB} skip={DD_SKIP_MIB} 2>/dev/null");
     let export = format!("livesave export {name} -o - --store {STORE_DEVICE} | cat >/dev/null");
     let mut percents = Vec::new();
     for _ in 0..RUNS {

@@ -3,12 +3,13 @@
 //! `cargo xtask test boot guest` runs only these scenarios; `--host` and `--nested` run one half.
 
 use anyhow::{Context, Result, ensure};
-use qemu_tests::lab::registers;
+use qemu_tests::lab::{GuestKernel, Lab, registers};
 use qemu_tests::runner::{self, Report};
 use qemu_tests::scenarios::{self, Boot, Scenario};
 
 use super::{dist, lab};
 use crate::images::hypervisor::{self, Kind};
+use crate::images::small;
 use crate::sh::{self, cmd, heading};
 use crate::{flask, packages, paths};
 
@@ -113,10 +114,16 @@ fn nested(chosen: &[Scenario], args: &Args) -> Result<Report> {
     if chosen.iter().any(|scenario| matches!(scenario.boot, Boot::Unshadowed)) {
         base.images.unshadowed = Some(hypervisor::build(Kind::Unshadowed)?.xen);
     }
+    let many = chosen.iter().any(|scenario| matches!(scenario.boot, Boot::Many(_)));
+    let small = many.then(small::build).transpose()?;
+    let install = |lab: &Lab| {
+        lab::install(lab)?;
+        small.iter().try_for_each(|small| lab.put(&small.vmlinux, GuestKernel::Small.path()))
+    };
     heading("argument registers: the test kernel in dom0's place");
     registers(&base, &paths::target_dir("images")?.join("prober"))?;
     heading("nested tests");
-    Ok(runner::run(chosen, &base, args.jobs.unwrap_or_else(jobs), &lab::install))
+    Ok(runner::run(chosen, &base, args.jobs.unwrap_or_else(jobs), &install))
 }
 
 /// More than two were never tried; each has one busy thread.
