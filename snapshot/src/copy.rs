@@ -70,7 +70,7 @@ impl<T: DirtyLog + GuestMemory, R: Recorder> PassRun<'_, T, R> {
         let (mut at, mut index) = (0, 0);
         while at < self.tracking.end {
             if plan.due(index) {
-                self.tracking.refresh_skips(self.target)?;
+                self.tracking.refresh_skips(self.target, at, plan.puts_off())?;
                 self.counters.peeks += 1;
             }
             let skipped = &mut self.counters.skipped;

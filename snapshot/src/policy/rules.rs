@@ -181,6 +181,12 @@ impl Policy {
         }
     }
 
+    /// Does this round leave what lies among dirty pages for later, too? What is sent before the guest writes to it is
+    /// sent in vain; a page that is left and not written to fits staging as well as any, or goes with the next round.
+    pub fn puts_off(&self, round: u32) -> bool {
+        self.is_staged() && round == 1
+    }
+
     /// Space to reserve, in units of the guest's memory. `live`: three times, one round beyond, and the last set;
     /// `xen`: each round and the last set; `staged`: the first round and the last set, further rounds only if they fit.
     pub fn reserve_factor(&self) -> u64 {

@@ -274,8 +274,9 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
 
     fn peek_plan(&mut self, given: u64) -> Result<PeekPlan, Trouble> {
         let bitmap_bytes = Self::work(&mut self.work)?.tracking.skip.bytes();
-        let skips = self.policy.skips(u32::try_from(self.counters.round).unwrap_or(u32::MAX));
-        Ok(if skips { PeekPlan::for_pass(given, bitmap_bytes) } else { PeekPlan::NEVER })
+        let round = u32::try_from(self.counters.round).unwrap_or(u32::MAX);
+        let plan = if self.policy.skips(round) { PeekPlan::for_pass(given, bitmap_bytes) } else { PeekPlan::NEVER };
+        Ok(plan.putting_off(self.policy.puts_off(round)))
     }
 
     fn copy_round(&mut self, plan: PeekPlan) -> Result<(), Trouble> {

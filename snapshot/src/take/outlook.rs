@@ -115,7 +115,8 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
         let work = Self::work(&mut self.work)?;
         let tracking = &mut work.tracking;
         let dirty = self.target.peek(tracking.skip.words_mut())?;
-        work.unsent = tracking.send.count_without(&tracking.skip).saturating_add(tracking.deferred.count());
+        let put_off = tracking.deferred.count_without(&tracking.skip);
+        work.unsent = tracking.send.count_without(&tracking.skip).saturating_add(put_off);
         core::hint::black_box(tracking.skip.count());
         let mut at = 0;
         while at < tracking.end {

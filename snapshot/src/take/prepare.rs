@@ -129,7 +129,8 @@ fn check_guest(info: &DomainInfo, take: &Take) -> Result<(), Trouble> {
 /// All memory of a take; of one on top of another the sets are there already.
 fn allocate(info: &DomainInfo, max_gfn: Gfn, take: &Take, options: &Options, on_top: bool) -> Result<Work, Trouble> {
     let policy = Policy::from(take);
-    let sets = Sets { live: policy.is_live(), defers: !info.hvm, stays: take.kind == Kind::Incremental };
+    let stays = take.kind == Kind::Incremental;
+    let sets = Sets { live: policy.is_live(), defers: !info.hvm, stays, puts_off: policy.puts_off(1) };
     let own_gfn = if on_top { Gfn::new(0) } else { max_gfn };
     let vcpus = info.max_vcpu_id.min(VCPUS_MAX - 1) as usize + 1;
     // X86_PV_P2M_FRAMES has 8 bytes for 512 pfns.

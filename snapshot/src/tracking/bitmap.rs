@@ -54,6 +54,17 @@ impl Bitmap {
         self.words.len() as u64 * 8
     }
 
+    /// Moves to `aside` what is in this set and not in `marked`, of each 64 gfns from `from` on of which at least
+    /// `least` are marked. What `aside` has no room for stays.
+    pub fn put_aside(&mut self, marked: &Self, least: u32, from: u64, aside: &mut Self) {
+        let first = usize::try_from(from.div_ceil(WORD_BITS)).unwrap_or(usize::MAX);
+        let words = self.words.iter_mut().zip(&marked.words).zip(&mut aside.words);
+        for ((word, marked), aside) in words.skip(first).filter(|((_, marked), _)| marked.count_ones() >= least) {
+            *aside |= *word & !marked;
+            *word &= marked;
+        }
+    }
+
     /// Number of gfns that fit.
     pub fn len(&self) -> u64 {
         self.words.len() as u64 * WORD_BITS
@@ -240,6 +251,29 @@ mod tests {
                 assert_eq!(put(&|bitmap| bitmap.clear_below(at)), before >> at << at);
             }
         }
+    }
+
+    #[test]
+    fn what_lies_among_marked_ones_is_moved_and_nothing_else() {
+        let set = |gfns: &[u64]| {
+            let mut set = Bitmap::try_new(Gfn::new(300)).unwrap();
+            gfns.iter().for_each(|gfn| set.insert(Gfn::new(*gfn)));
+            set
+        };
+        let list = |set: &Bitmap| (0..300).filter(|gfn| set.contains(Gfn::new(*gfn))).collect::<Vec<_>>();
+        // Of 0 to 63 two are marked, of 64 to 127 one, of 192 to 255 three.
+        let marked = set(&[0, 1, 64, 192, 193, 255]);
+        for (from, moved) in
+            [(0, Vec::from([7, 200])), (1, Vec::from([200])), (192, Vec::from([200])), (193, Vec::new())]
+        {
+            let (mut send, mut aside) = (set(&[0, 7, 65, 130, 200]), set(&[299]));
+            send.put_aside(&marked, 2, from, &mut aside);
+            let left = [0, 7, 65, 130, 200].into_iter().filter(|gfn| !moved.contains(gfn)).collect::<Vec<_>>();
+            assert_eq!((list(&send), list(&aside)), (left, [moved, Vec::from([299])].concat()), "{from}");
+        }
+        let mut send = set(&[7]);
+        send.put_aside(&marked, 2, 0, &mut Bitmap::without_room());
+        assert_eq!(list(&send), [7], "nowhere to put it");
     }
 
     proptest! {

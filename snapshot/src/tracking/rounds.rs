@@ -14,8 +14,12 @@ use crate::store::{Safeguard, out};
 /// Most PEEKs in one pass, whatever its size.
 const PEEKS_MAX: u64 = 330;
 
-/// PEEK may move one part in this many of the data that the pass moves.
-const PEEK_SHARE: u64 = 100;
+/// PEEK may move one part in this many of the data that the pass moves. It moves it in memory, the pass to a disk; and
+/// the bitmap of a small PVH guest is large, for its highest gfn lies below 4 GiB.
+const PEEK_SHARE: u64 = 25;
+
+/// Of 64 neighbours so many are dirty when the others are put off.
+const WARM_PAGES: u32 = 8;
 
 /// The sets of a take, and the scratch lists for its calls.
 #[derive(Debug)]
@@ -26,8 +30,9 @@ pub struct Tracking {
     pub populated: Bitmap,
     /// What became dirty again since the last CLEAN. Has no room in a take without rounds.
     pub skip: Bitmap,
-    /// What did not settle while the guest ran (page tables of a PV guest): each pass from here on tries it again. Has
-    /// room in a take of a PV guest that has rounds, or may have.
+    /// What did not settle while the guest ran (page tables of a PV guest), and what lies among pages that are dirty
+    /// again already: each pass from here on tries it again. Has room in a take that has rounds, or may have, of a PV
+    /// guest or with passes that put pages off.
     pub deferred: Bitmap,
     /// Everything that was fetched since the snapshot below. Has room in an incremental take only.
     pub since: Bitmap,
@@ -50,15 +55,15 @@ pub struct Tracking {
 impl Tracking {
     /// Bytes that the bitmaps of a take of gfns up to `max_gfn` need; a PV guest `defers` pages.
     pub fn bytes_for(max_gfn: Gfn, sets: Sets) -> Option<usize> {
-        let Sets { live, defers, stays } = sets;
+        let Sets { live, defers, stays, puts_off } = sets;
         let (rounds, odd) = (usize::from(live || stays), usize::from(stays && defers));
-        let count = 2 + rounds + rounds * usize::from(defers) + 2 * usize::from(stays) + 2 * odd;
+        let count = 2 + rounds + rounds * usize::from(defers || puts_off) + 2 * usize::from(stays) + 2 * odd;
         Bitmap::bytes_for(max_gfn)?.checked_mul(count)
     }
 
     /// All the memory of a take; `None` if there is not enough.
     pub fn try_new(max_gfn: Gfn, sets: Sets) -> Option<Self> {
-        let Sets { live, defers, stays } = sets;
+        let Sets { live, defers, stays, puts_off } = sets;
         let room = |wanted: bool| if wanted { Bitmap::try_new(max_gfn) } else { Some(Bitmap::without_room()) };
         let mut types = Vec::new();
         types.try_reserve_exact(BATCH_MAX).ok()?;
@@ -66,7 +71,7 @@ impl Tracking {
             send: Bitmap::try_new(max_gfn)?,
             populated: Bitmap::try_new(max_gfn)?,
             skip: room(live || stays)?,
-            deferred: room((live || stays) && defers)?,
+            deferred: room((live || stays) && (defers || puts_off))?,
             since: room(stays)?,
             canary: room(stays)?,
             odd: room(stays && defers)?,
@@ -151,9 +156,14 @@ impl Tracking {
         self.deferred.clear();
     }
 
-    /// Learns what of `send` is dirty again, so that this pass can leave it to the next.
-    pub fn refresh_skips(&mut self, log: &mut impl DirtyLog) -> Result<(), TargetError> {
-        log.peek(self.skip.words_mut()).map(|_| ())
+    /// Learns what of `send` is dirty again, so that this pass can leave it to the next. With `puts_off` it leaves what
+    /// lies among those pages as well, from `at` on: where the guest writes, it will have written before long.
+    pub fn refresh_skips(&mut self, log: &mut impl DirtyLog, at: u64, puts_off: bool) -> Result<(), TargetError> {
+        log.peek(self.skip.words_mut())?;
+        if puts_off {
+            self.send.put_aside(&self.skip, WARM_PAGES, at, &mut self.deferred);
+        }
+        Ok(())
     }
 
     /// The pass has come to `at`; what it was given beyond stays to be sent.
@@ -176,6 +186,8 @@ pub struct Sets {
     pub defers: bool,
     /// Tracking stays on afterwards.
     pub stays: bool,
+    /// Its first pass puts pages off that the guest is about to write to.
+    pub puts_off: bool,
 }
 
 /// When a pass asks by PEEK which pages are dirty again: the paper's rule asks before every batch, which costs more
@@ -183,19 +195,31 @@ pub struct Sets {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PeekPlan {
     every_batches: Option<u64>,
+    puts_off: bool,
 }
 
 impl PeekPlan {
     /// No PEEK at all.
-    pub const NEVER: Self = Self { every_batches: None };
+    pub const NEVER: Self = Self { every_batches: None, puts_off: false };
 
-    /// Spread over a pass of `pages`, so that bitmaps are at most a hundredth of its data.
+    /// Spread over a pass of `pages`, so that bitmaps are at most a twenty-fifth of its data.
     pub fn for_pass(pages: u64, bitmap_bytes: u64) -> Self {
         let data_bytes = pages.saturating_mul(PAGE_SIZE as u64);
         let allowed = (data_bytes / PEEK_SHARE).checked_div(bitmap_bytes).unwrap_or(0).min(PEEKS_MAX);
         let batches = pages.div_ceil(BATCH_MAX as u64);
         let every_batches = if allowed == 0 { None } else { Some(batches.div_ceil(allowed + 1).max(1)) };
-        Self { every_batches }
+        Self { every_batches, puts_off: false }
+    }
+
+    /// The same, and what lies among dirty pages is put off.
+    #[must_use]
+    pub const fn putting_off(self, puts_off: bool) -> Self {
+        Self { puts_off, ..self }
+    }
+
+    /// Is what lies among dirty pages put off?
+    pub const fn puts_off(&self) -> bool {
+        self.puts_off
     }
 
     /// Is a PEEK due before batch `index`, from 0? Never before the first: nothing is dirty again yet.
@@ -214,11 +238,11 @@ mod tests {
     }
 
     #[test]
-    fn bitmaps_stay_below_a_hundredth_of_the_data() {
+    fn bitmaps_stay_below_their_share_of_the_data() {
         for pages in [0, 1, 1023, 5000, 32768, 262_144, 1 << 28] {
             for bitmap_bytes in [4096, 131_072, 1 << 25] {
                 let peeks = peeks(pages, bitmap_bytes);
-                assert!(peeks * bitmap_bytes * 100 <= pages * 4096, "{pages} {bitmap_bytes} {peeks}");
+                assert!(peeks * bitmap_bytes * PEEK_SHARE <= pages * 4096, "{pages} {bitmap_bytes} {peeks}");
                 assert!(peeks <= PEEKS_MAX);
             }
         }
@@ -226,7 +250,7 @@ mod tests {
 
     #[test]
     fn the_budget_is_used() {
-        assert_eq!(peeks(32768, 131_072), 10, "128 MiB PVH guest with 2^20 gfns");
+        assert_eq!(peeks(32768, 131_072), 31, "128 MiB PVH guest with 2^20 gfns: before every batch but the first");
         assert_eq!(peeks(262_144, 32768), 255, "before every batch but the first");
         assert_eq!(peeks(1000, 131_072), 0);
         assert!(!PeekPlan::NEVER.due(5));
