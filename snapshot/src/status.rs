@@ -158,6 +158,10 @@ counters! {
     shared = "shared",
     /// Bytes that the take wrote to the store's device, its indexes included; known when it is sealed.
     written = "written",
+    /// Requests to the store's device, until the commit that seals; known when all is on it.
+    requests = "requests",
+    /// Events that were sent to its backend for them.
+    notifications = "notifications",
     /// Since the request was taken up, microseconds.
     elapsed_us = "elapsed-us",
 }

@@ -168,6 +168,8 @@ fn the_longest_status_fits_a_node() {
         throttle: u64::MAX,
         shared: u64::MAX,
         written: u64::MAX,
+        requests: u64::MAX,
+        notifications: u64::MAX,
         elapsed_us: u64::MAX,
     };
     let longest = Status::refused(take().token, Fault::NoSuchSnapshot, "x".repeat(500));

@@ -280,7 +280,8 @@ fn report(
             "snapshot": name.to_string(), "mode": mode.as_str(), "rounds": c.round, "memory_pages": c.memory,
             "pages": c.pages, "zero_pages": c.zero, "skipped_pages": c.skipped, "bytes": c.bytes,
             "written_bytes": c.written, "shared_pages": c.shared, "base": base.as_str(), "why_full": why_full.as_str(),
-            "cleans": c.cleans, "peeks": c.peeks, "elapsed_us": c.elapsed_us, "throttle": c.throttle,
+            "cleans": c.cleans, "peeks": c.peeks, "requests": c.requests, "notifications": c.notifications,
+            "elapsed_us": c.elapsed_us, "throttle": c.throttle,
             "pause": {
                 "total_us": total, "freeze_us": parts[0], "capture_us": parts[1], "resume_us": parts[2],
                 "stub_us": c.pause_us, "pages": c.pause_pages, "calls": c.pause_calls,
@@ -301,6 +302,7 @@ fn report(
             row("rounds", c.round.to_string()),
             row("pages sent", format!("{} ({} zero, {} skipped) of {}", c.pages, c.zero, c.skipped, c.memory)),
             row("bytes", show::size(c.bytes)),
+            row("disk requests", format!("{}, {} events for them", c.requests, c.notifications)),
             row("total time", show::time(c.elapsed_us)),
             row("pause", show::time(total)),
             row("  guest freezes", show::time(parts[0])),

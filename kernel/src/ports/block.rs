@@ -91,6 +91,8 @@ impl BlockDevice for Disk {
             busy_ns: stats.busy_ns,
             depth_bytes: bytes(front.pool_blocks()),
             step_bytes: step.unwrap_or_else(|| bytes(front.blocks_per_request())),
+            requests: stats.requests,
+            notifications: stats.notifications,
             ..Pace::default()
         }
     }

@@ -20,9 +20,20 @@ pub struct Pace {
     pub piece_bytes: u64,
     /// Bytes that are gathered now.
     pub gathered_bytes: u64,
+    /// Requests that it was given, for counting alone.
+    pub requests: u64,
+    /// Events that were sent for them, likewise.
+    pub notifications: u64,
 }
 
 impl Pace {
+    /// Without the requests and events of `before`.
+    #[must_use]
+    pub fn counted_since(self, before: Self) -> Self {
+        let requests = self.requests.saturating_sub(before.requests);
+        Self { requests, notifications: self.notifications.saturating_sub(before.notifications), ..self }
+    }
+
     /// Bytes that it was given, and that are gathered for it, if nothing is on its way.
     pub fn given_bytes(&self) -> u64 {
         self.done_bytes.saturating_add(self.gathered_bytes)

@@ -7,6 +7,12 @@ pub const SUSPEND_WAIT_NS: u64 = 75_000_000_000;
 /// Between two looks for the suspend. The pause is ours only from the first sight of it.
 pub const SUSPEND_POLL_NS: u64 = 2_000_000;
 
+/// After the release edge, between two looks whether the guest runs again.
+pub const ASIDE_NS: u64 = 1_000_000;
+
+/// So many looks; then the stub goes on, whether it runs or not.
+pub const ASIDE_LOOKS_MAX: u32 = 20;
+
 /// What a guest is likely to need from our wish to its suspend, if nothing is known of it: for predictions only.
 pub const SUSPEND_LIKELY_NS: u64 = 500_000_000;
 

@@ -56,7 +56,7 @@ pub struct Engine<'a, T, K, R> {
     /// Hypercalls until then.
     pub(super) paused_calls: u64,
     /// When the guest was let go.
-    released_ns: u64,
+    pub(super) released_ns: u64,
     /// Xen tracks the guest for us.
     pub(super) tracked: bool,
     /// What was known of the guest's tracking when the take began.
@@ -349,18 +349,6 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
         Ok(Observation::Rechecked(moved))
     }
 
-    fn release(&mut self, state: State) -> Result<Observation, Trouble> {
-        if state != State::Captured {
-            self.desk.release()?;
-            return Ok(Observation::Done);
-        }
-        self.released_ns = self.desk.now_ns();
-        self.counters.pause_us = self.released_ns.saturating_sub(self.paused_ns) / 1000;
-        self.counters.pause_calls = self.target.hypercalls().saturating_sub(self.paused_calls);
-        self.desk.release()?;
-        Ok(Observation::Done)
-    }
-
     /// The keeper leaves once it has read *captured*, so that is said only now that tracking is off: a stub that dies
     /// before is still watched, one that dies later leaves nothing on.
     fn flush(&mut self) -> Result<Observation, Trouble> {
@@ -382,6 +370,7 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
         let trace = Self::work(&mut self.work)?.tape.trace(self.desk.started_ns()).encode();
         self.recorder.attach(Attachment::Trace, &trace)?;
         self.recorder.flush()?;
+        self.count_requests();
         Ok(Observation::Done)
     }
 

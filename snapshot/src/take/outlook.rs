@@ -10,7 +10,7 @@ use super::prepare::Work;
 use super::recorder::Recorder;
 use crate::fault::Fault;
 use crate::policy::{INDEX_BYTES, Outlook};
-use crate::ports::{BATCH_MAX, Clock, Control};
+use crate::ports::{BATCH_MAX, Clock, Control, Pace};
 use crate::session::Trouble;
 
 /// A round with fewer pages says nothing about the price of a page.
@@ -199,6 +199,12 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
             outlook.store_ns = worked_ns.saturating_sub(zero.saturating_mul(outlook.stage_ns)) / pages;
         }
         Ok(())
+    }
+
+    /// All of it is on the device, but for the commit that seals.
+    pub(super) fn count_requests(&mut self) {
+        let Pace { requests, notifications, .. } = self.recorder.pace();
+        (self.counters.requests, self.counters.notifications) = (requests, notifications);
     }
 
     /// The guest stands and the last set is known: what is left of it, and of the room for it. What was told before

@@ -1,4 +1,5 @@
-//! Waiting, for a bounded time: for a guest that is being ballooned, for its suspend, for the verdict.
+//! Waiting, for a bounded time: for a guest that is being ballooned, for its suspend, for its
+//! resume, for the verdict.
 
 use super::engine::{Engine, Target};
 use super::look::running;
@@ -51,6 +52,29 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
     pub(super) fn let_it_bite(&mut self) -> Result<(), Trouble> {
         self.desk.linger(&self.counters, limits::THROTTLE_SETTLE_NS)?;
         running(self.target.info()?).map(|_| ())
+    }
+
+    pub(super) fn release(&mut self, state: State) -> Result<Observation, Trouble> {
+        if state != State::Captured {
+            self.desk.release()?;
+            return Ok(Observation::Done);
+        }
+        self.released_ns = self.desk.now_ns();
+        self.counters.pause_us = self.released_ns.saturating_sub(self.paused_ns) / 1000;
+        self.counters.pause_calls = self.target.hypercalls().saturating_sub(self.paused_calls);
+        self.desk.release()?;
+        self.step_aside();
+        Ok(Observation::Done)
+    }
+
+    /// The keeper resumes the guest now. Where one processor has to do for all, what we do next would be in its way.
+    fn step_aside(&mut self) {
+        for _ in 0..limits::ASIDE_LOOKS_MAX {
+            let stands = self.target.info().is_ok_and(|info| info.suspended());
+            if !stands || self.desk.wait(limits::ASIDE_NS).is_err() {
+                break;
+            }
+        }
     }
 
     pub(super) fn await_verdict(&mut self) -> Result<Observation, Trouble> {

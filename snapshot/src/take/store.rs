@@ -54,12 +54,14 @@ pub struct StoreRecorder<'s, D: BlockDevice> {
     created_unix: u64,
     sealed: Option<(u64, Digest)>,
     written: u64,
+    /// What the device had done before.
+    before: Pace,
 }
 
 impl<'s, D: BlockDevice> StoreRecorder<'s, D> {
     /// A recorder for one take.
     pub fn new(store: &'s mut Store<D>) -> Self {
-        Self { store: Some(store), taking: None, created_unix: 0, sealed: None, written: 0 }
+        Self { store: Some(store), taking: None, created_unix: 0, sealed: None, written: 0, before: Pace::default() }
     }
 
     fn taking(&mut self) -> Result<&mut Taking<'s, D>, Trouble> {
@@ -94,6 +96,7 @@ impl<D: BlockDevice> Recorder for StoreRecorder<'_, D> {
         let store = self.store.take().ok_or_else(|| Trouble::new(Fault::Store, "a snapshot was begun already"))?;
         let (sharing, ground) = ground(store, new)?;
         self.created_unix = new.take.created_unix;
+        self.before = store.device_mut().pace();
         self.taking = Some(store.begin(&NewSnapshot {
             name: &new.take.name.to_string(),
             guest_name: new.take.name.guest.as_str(),
@@ -159,7 +162,7 @@ impl<D: BlockDevice> Recorder for StoreRecorder<'_, D> {
     }
 
     fn pace(&mut self) -> Pace {
-        self.taking.as_mut().map_or_else(Pace::default, Taking::pace)
+        self.taking.as_mut().map_or_else(Pace::default, |taking| taking.pace().counted_since(self.before))
     }
 
     fn attach(&mut self, kind: Attachment, bytes: &[u8]) -> Result<(), Trouble> {

@@ -240,6 +240,7 @@ impl World {
             busy_ns: done_ns,
             depth_bytes: bytes(self.setup.disk_queue),
             step_bytes: bytes(self.setup.disk_step),
+            requests: self.stored.runs.into(),
             ..Pace::default()
         }
     }

@@ -78,6 +78,7 @@ fn what_does_not_fit_goes_to_disk_in_the_pause() {
     let (status, world) = sealed(tight);
     assert!(world.borrow().stored.in_pause > 0);
     assert_eq!(status.counters.staged, 100, "staging is full: {status:?}");
+    assert_eq!(status.counters.requests, u64::from(world.borrow().stored.runs), "as the device counts them");
     assert!(status.counters.pause_pages > 200);
     let (said, was) = (status.counters.predicted_us, status.counters.pause_us);
     assert!(said.abs_diff(was) * 10 <= said, "predicted {said} us, was {was} us");
