@@ -25,8 +25,8 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
     pub(super) fn chase(&mut self) -> Result<Observation, Trouble> {
         let dirty = self.target.dirty_count()?;
         let work = Self::work(&mut self.work)?;
-        let needed = dirty > 0 || work.tracking.send.count() > 0;
-        let open = work.tracking.send.count().saturating_add(dirty);
+        let needed = dirty > 0 || work.unsent > 0;
+        let open = work.unsent.saturating_add(dirty);
         // What has to be packed is packed in the pause, once: a page that is written again would be in the way.
         let too_many = open > work.outlook.staging_pages && work.outlook.packs();
         if !needed || too_many || work.outlook.staging_pages == 0 || self.target.info()?.suspended() {

@@ -49,7 +49,7 @@ pub struct Args {
     #[arg(long, default_value_t = 48)]
     memory: u32,
     /// KiB that each disk takes in a second.
-    #[arg(long, default_value_t = 5120)]
+    #[arg(long, default_value_t = 4096)]
     disk: u64,
     /// Take stub and CLI as they were built last.
     #[arg(long)]
@@ -147,15 +147,16 @@ fn measure(
 ) -> Result<()> {
     let until = Instant::now() + Duration::from_secs(plan.minutes * 60);
     let (out, words) = mpsc::channel();
-    let mut threads = Vec::new();
+    let mut jobs = Vec::new();
     for kinds in plan.shares() {
         let name = kinds.iter().map(|kind| kind_name(*kind)).collect::<Vec<_>>().join("+");
         let dir = paths::target_dir("qemu")?.join(format!("bench-{name}"));
         let spec = host::machine(lab::spec(dir)?, args.disk * 1024);
         let (steps, memory_mib, out) = (plan.steps(&kinds), args.memory, out.clone());
-        let job = Job { name, spec, steps, kernel: kernel.to_owned(), memory_mib, until, out };
-        threads.push(thread::spawn(move || work(&job)));
+        jobs.push(Job { name, spec, steps, kernel: kernel.to_owned(), memory_mib, until, out });
     }
+    // What a machine boots from is laid out anew for each, so none boots before all is there.
+    let threads: Vec<_> = jobs.into_iter().map(|job| thread::spawn(move || work(&job))).collect();
     drop(out);
     for word in words {
         match word {

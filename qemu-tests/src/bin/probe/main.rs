@@ -43,7 +43,7 @@ const USAGE: &str = "usage: probe COMMAND DOMID
   image FILE  `page gfn type digest`, `record type length bytes` of such an image; the domid does not matter
   talk       a number to the guest's network card and back, again and again, until killed; the domid does not matter
   suspendwatch [MICROSECONDS]: each change of the shutdown flag, polled at this interval (500), until killed
-  standing   each change between running and standing still, with Xen's time, until killed; follows a migration
+  standing   each change between running and standing still, with Xen's time, until killed; `moves`: also to another domain
   strike STUB destroy|kill PID...: `stood_us=N`: how long the guest stood after their end
   resume     fast resume, as `xc_domain_resume`
   pause, unpause
@@ -82,7 +82,8 @@ fn main() -> Result<()> {
         ("cputime", []) => state::cpu_time(&probe, &mut out)?,
         ("suspendwatch", []) => watch::run(&probe, watch::INTERVAL_US, &mut out)?,
         ("suspendwatch", [interval]) => watch::run(&probe, interval.parse().context("the interval")?, &mut out)?,
-        ("standing", []) => standing::run(&probe, &mut out)?,
+        ("standing", []) => standing::run(&probe, false, &mut out)?,
+        ("standing", ["moves"]) => standing::run(&probe, true, &mut out)?,
         ("strike", [stub, blow @ ..]) => strike::run(&probe, stub, blow, &mut out)?,
         ("resume", []) => state::resume(&probe, &mut out)?,
         ("pause", []) => probe.xen.pause(domain)?,

@@ -27,15 +27,15 @@ struct Look {
 }
 
 /// Prints each change until killed. A guest stands while no domain of its handle can run: shut down, paused by a tool,
-/// dying, or gone.
-pub fn run(probe: &Probe, out: &mut impl Write) -> Result<()> {
+/// dying, or gone. If it `moves` it is looked for in the next domains as well.
+pub fn run(probe: &Probe, moves: bool, out: &mut impl Write) -> Result<()> {
     let handle = probe.xen.getdomaininfo(probe.domain, None)?.handle;
     let mut last = look(probe, probe.domain, handle)?;
     say(out, last.at_ns, last.runs)?;
     loop {
         thread::sleep(INTERVAL);
         let mut now = look(probe, last.domain, handle)?;
-        if !now.runs {
+        if !now.runs && moves {
             let id = last.domain.raw();
             for next in (id + 1..id + NEXT_IDS).map(DomId::new) {
                 let other = look(probe, next, handle)?;
