@@ -43,7 +43,8 @@ const USAGE: &str = "usage: probe COMMAND DOMID
   image FILE  `page gfn type digest`, `record type length bytes` of such an image; the domid does not matter
   talk       a number to the guest's network card and back, again and again, until killed; the domid does not matter
   suspendwatch [MICROSECONDS]: each change of the shutdown flag, polled at this interval (500), until killed
-  standing   each change between running and standing still, with Xen's time, until killed; `moves`: also to another domain
+  standing   [moves]: each change between running and standing still, with Xen's time, until killed; `moves` looks for
+             it in other domains too
   strike STUB destroy|kill PID...: `stood_us=N`: how long the guest stood after their end
   resume     fast resume, as `xc_domain_resume`
   pause, unpause
