@@ -189,8 +189,10 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
         let work = Self::work(&mut self.work)?;
         let outlook = &mut work.outlook;
         outlook.disk = outlook.disk.learnt(work.first_pace.unwrap_or(pace), pace);
-        // All of the memory says nothing about what the guest writes to.
-        if pages >= TELLING_PAGES && self.counters.round > 1 {
+        // All of the memory says nothing about what the guest writes to, nor does a round that sends what the first one
+        // has put off: its neighbours pack better.
+        let round = u32::try_from(self.counters.round).unwrap_or(u32::MAX);
+        if pages >= TELLING_PAGES && round > 1 && !self.policy.puts_off(round - 1) {
             let bytes = pace.given_bytes().saturating_sub(start.given_bytes);
             work.density = Some((bytes / (pages + zero)).saturating_sub(INDEX_BYTES).max(1));
         }
