@@ -275,8 +275,21 @@ pub trait DirtyLog {
     /// Is tracking still on? Asks by ENABLE, which answers -EINVAL then; if not, it is on again afterwards, so call
     /// [`DirtyLog::off`] in either case.
     fn still_on(&mut self) -> Result<bool, TargetError>;
+    /// As `still_on`, right after [`DomainControl::info`], which has compared domid and handle a moment ago.
+    fn still_on_as_seen(&mut self) -> Result<bool, TargetError> {
+        self.still_on()
+    }
     /// Ends tracking. Harmless when it is off.
     fn off(&mut self) -> Result<(), TargetError>;
+}
+
+/// When domid and handle are compared, after frames were mapped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Seen {
+    /// Before the first page is handed out.
+    Now,
+    /// By the caller, before it makes use of what it got.
+    Later,
 }
 
 /// Takes the pages of a batch: index in the batch, and the private copy or why there is none.
@@ -315,7 +328,8 @@ pub trait GuestMemory {
     /// index, in order. An unmappable page is a per-page error. `Stop` ends the call early with `Ok`. Domid and handle
     /// are compared after the mapping and before the first page is handed out: no page of another domain ever is.
     fn copy(&mut self, gfns: &[Gfn], out: &mut PageSink<'_>) -> Result<(), TargetError>;
-    /// As `copy`, straight to where the pages shall stay. Each index is asked for once, in order.
+    /// As `copy`, straight to where the pages shall stay. Each index is asked for once, in order. Nothing is compared:
+    /// whose pages these are tells the caller's next [`DomainControl::info`], before which no use is made of them.
     fn land(&mut self, gfns: &[Gfn], at: &mut dyn Landing) -> Result<(), TargetError>;
     /// Of a PV guest: gives `odd` each of at most [`BATCH_MAX`] gfns of which the dirty bits do not tell all. It is a
     /// page table, or was one when it was last copied; it is no memory; its p2m and the M2P do not agree on it.

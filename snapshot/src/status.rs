@@ -115,6 +115,13 @@ macro_rules! counters {
     };
 }
 
+impl Counters {
+    /// The round under way, as policies count.
+    pub fn round_number(&self) -> u32 {
+        u32::try_from(self.round).unwrap_or(u32::MAX)
+    }
+}
+
 counters! {
     /// The round under way, from 1; the last set in the pause counts as one.
     round = "round",

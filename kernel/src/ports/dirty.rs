@@ -76,6 +76,10 @@ impl DirtyLog for XenTarget {
 
     fn still_on(&mut self) -> Result<bool, TargetError> {
         self.confirm()?;
+        self.still_on_as_seen()
+    }
+
+    fn still_on_as_seen(&mut self) -> Result<bool, TargetError> {
         match self.switch_on() {
             Ok(()) => Ok(false),
             Err(TargetError::AlreadyOn) => Ok(true),

@@ -3,7 +3,9 @@
 //! For a PVH guest a gfn goes into hypercalls and page table entries as it is: Xen translates. For a PV guest MFNs go
 //! there (`pv.rs`). A page is copied out of the window before anybody looks at it, and never looked at twice.
 
-use snapshot::ports::{BATCH_MAX, GuestMemory, Landing, OneByOne, Page, PageError, PageSink, PageType, TargetError};
+use snapshot::ports::{
+    BATCH_MAX, GuestMemory, Landing, OneByOne, Page, PageError, PageSink, PageType, Seen, TargetError,
+};
 use xen_hypercall::Gfn;
 use xen_hypercall::abi::domctl::PFINFO_LTAB_SHIFT;
 
@@ -33,19 +35,21 @@ impl XenTarget {
     }
 
     /// Maps the frames that are loaded, afresh, and gives the page for private copies with them. What is mapped stays
-    /// what it is, so one look at the guest after it tells whose pages all of these are.
-    fn mapped(&mut self) -> Result<(window::Batch<'_>, &mut Page), TargetError> {
+    /// what it is, so one look at the guest after it tells whose pages all of these are: `seen`, or the caller's.
+    fn mapped(&mut self, seen: Seen) -> Result<(window::Batch<'_>, &mut Page), TargetError> {
         self.maps = true;
         self.errnos.clear();
         self.errnos.resize(self.frames.len(), 0);
         let batch = window::map(self.domid, &self.frames, &mut self.errnos).map_err(translate)?;
-        self.domctl.getdomaininfo(self.domid, Some(self.handle)).map_err(translate)?;
+        if seen == Seen::Now {
+            self.domctl.getdomaininfo(self.domid, Some(self.handle)).map_err(translate)?;
+        }
         Ok((batch, &mut self.page))
     }
 
     /// Copies of the frames that are loaded, to where they shall stay.
-    pub(super) fn land_batch(&mut self, at: &mut dyn Landing) -> Result<(), TargetError> {
-        let (batch, _) = self.mapped()?;
+    pub(super) fn land_batch(&mut self, at: &mut dyn Landing, seen: Seen) -> Result<(), TargetError> {
+        let (batch, _) = self.mapped(seen)?;
         land(&batch, at);
         Ok(())
     }
@@ -68,14 +72,14 @@ impl GuestMemory for XenTarget {
 
     fn copy(&mut self, gfns: &[Gfn], out: &mut PageSink<'_>) -> Result<(), TargetError> {
         self.load(gfns.iter().map(|gfn| gfn.raw()))?;
-        let (batch, page) = self.mapped()?;
+        let (batch, page) = self.mapped(Seen::Now)?;
         land(&batch, &mut OneByOne { page, out });
         Ok(())
     }
 
     fn land(&mut self, gfns: &[Gfn], at: &mut dyn Landing) -> Result<(), TargetError> {
         self.load(gfns.iter().map(|gfn| gfn.raw()))?;
-        self.land_batch(at)
+        self.land_batch(at, Seen::Later)
     }
 
     fn let_go(&mut self) -> Result<(), TargetError> {

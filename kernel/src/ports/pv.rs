@@ -3,7 +3,7 @@
 
 use alloc::vec::Vec;
 
-use snapshot::ports::{Landing, OneByOne, Page, PageError, PageType, RecordKind, TargetError};
+use snapshot::ports::{Landing, OneByOne, Page, PageError, PageType, RecordKind, Seen, TargetError};
 use snapshot::pv::{Maps, PvHost, VcpuContext};
 use xen_hypercall::abi::domctl::VcpuMsr;
 use xen_hypercall::abi::vcpu::VcpuGuestContext;
@@ -83,14 +83,17 @@ impl PvHost for XenTarget {
     }
 
     fn shared_info(&mut self, into: &mut Page) -> Result<(), TargetError> {
-        let frame = self.named()?.shared_info_frame;
+        let frame = match self.shared_info_frame {
+            Some(frame) => frame,
+            None => *self.shared_info_frame.insert(self.named()?.shared_info_frame),
+        };
         let mut errno = None;
         self.load([frame.raw()].into_iter())?;
         let mut out = |_, page: Result<&Page, PageError>| {
             errno = page.err().map(|error| error.errno);
             Ok(())
         };
-        self.land_batch(&mut OneByOne { page: into, out: &mut out })?;
+        self.land_batch(&mut OneByOne { page: into, out: &mut out }, Seen::Later)?;
         errno.map_or(Ok(()), |errno| Err(TargetError::Hypercall { op: "mapping shared_info", errno }))
     }
 
@@ -103,9 +106,9 @@ impl PvHost for XenTarget {
         self.types_of_batch(out)
     }
 
-    fn land_frames(&mut self, mfns: &[Mfn], at: &mut dyn Landing) -> Result<(), TargetError> {
+    fn land_frames(&mut self, mfns: &[Mfn], at: &mut dyn Landing, seen: Seen) -> Result<(), TargetError> {
         self.load(mfns.iter().map(|mfn| mfn.raw()))?;
-        self.land_batch(at)
+        self.land_batch(at, seen)
     }
 
     fn let_go_batch(&mut self) -> Result<(), TargetError> {

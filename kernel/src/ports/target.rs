@@ -11,7 +11,7 @@ use snapshot::ports::{DomainControl, DomainInfo, Page, RecordKind, TargetError};
 use xen_hypercall::abi::domctl::{CpuidLeaf, MsrEntry};
 use xen_hypercall::domctl::{self, DomainFlags};
 use xen_hypercall::transport::pv::HypercallPage;
-use xen_hypercall::{DomHandle, DomId, Domctl, Error, Gfn, XenErrno, hvm, memory};
+use xen_hypercall::{DomHandle, DomId, Domctl, Error, Gfn, Mfn, XenErrno, hvm, memory};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::pv::VcpuRoom;
@@ -39,6 +39,8 @@ pub struct XenTarget {
     context: Vec<u8>,
     /// The HVM parameters; those that the guest can change are fetched again in the pause.
     params: [u64; hvm::SAVED_PARAMS.len()],
+    /// Where a PV guest's shared_info is: as long as it lives (xen/arch/x86/domain.c, arch_domain_create).
+    pub(super) shared_info_frame: Option<Mfn>,
     /// Room for a PV guest's vCPU, likewise.
     pub(super) vcpu: Option<VcpuRoom>,
     /// Frames of it may be in the window.
@@ -85,6 +87,7 @@ impl XenTarget {
             page: [0; 4096],
             context: Vec::new(),
             params: Default::default(),
+            shared_info_frame: None,
             vcpu: None,
             maps: false,
             stale_dirty: 0,

@@ -117,6 +117,10 @@ impl<H: PvHost + GuestMemory> DirtyLog for AnyTarget<H> {
         self.log().still_on()
     }
 
+    fn still_on_as_seen(&mut self) -> Result<bool, TargetError> {
+        self.log().still_on_as_seen()
+    }
+
     fn off(&mut self) -> Result<(), TargetError> {
         self.log().off()
     }

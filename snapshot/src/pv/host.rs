@@ -6,7 +6,7 @@
 use xen_hypercall::types::{Mfn, Pfn};
 
 use super::vcpu::VcpuContext;
-use crate::ports::{DirtyLog, DomainControl, Landing, Page, PageError, PageType, RecordKind, TargetError};
+use crate::ports::{DirtyLog, DomainControl, Landing, Page, PageError, PageType, RecordKind, Seen, TargetError};
 
 /// Tables that are read word by word while pages are copied. A handle, independent of the host's borrow.
 pub trait Maps {
@@ -31,14 +31,14 @@ pub trait PvHost: DomainControl + DirtyLog {
     fn maps(&self) -> Self::Maps;
     /// Bits of its addresses (XEN_DOMCTL_get_address_size).
     fn address_bits(&mut self) -> Result<u32, TargetError>;
-    /// Copies its shared_info page.
+    /// Copies its shared_info page. Nothing is compared, as by [`crate::ports::GuestMemory::land`].
     fn shared_info(&mut self, into: &mut Page) -> Result<(), TargetError>;
     /// Lets others run for a moment: the guest may be in the middle of a change.
     fn yield_now(&mut self) {}
     /// Types of at most [`crate::ports::BATCH_MAX`] frames; XTAB for what is not the guest's.
     fn frame_types(&mut self, mfns: &[Mfn], out: &mut [PageType]) -> Result<(), TargetError>;
     /// As [`crate::ports::GuestMemory::land`], of machine frames.
-    fn land_frames(&mut self, mfns: &[Mfn], at: &mut dyn Landing) -> Result<(), TargetError>;
+    fn land_frames(&mut self, mfns: &[Mfn], at: &mut dyn Landing, seen: Seen) -> Result<(), TargetError>;
     /// Lets go of the batch that landed last, if it is still mapped; what is held stays.
     fn let_go_batch(&mut self) -> Result<(), TargetError> {
         Ok(())

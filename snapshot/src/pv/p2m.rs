@@ -48,30 +48,29 @@ impl<M: Maps> P2m<M> {
     /// Finds the guest's p2m and keeps its frames mapped.
     pub fn open<H: PvHost<Maps = M>>(host: &mut H) -> Result<Self, TargetError> {
         let mut p2m = Self { maps: host.maps(), layout: NOWHERE, leaves: Vec::new(), end: 0 };
-        p2m.search(host)?;
+        p2m.search(host, &mut *page()?)?;
         Ok(p2m)
     }
 
     /// Looks whether the list is still where it was, and searches again if it is not. The tree has no counter that
-    /// tells, so it is walked each time. True if the frames changed.
-    pub fn refresh<H: PvHost<Maps = M>>(&mut self, host: &mut H) -> Result<bool, TargetError> {
+    /// tells, so it is walked each time. The guest's shared_info, which told that, is left in `page`. True if the frames
+    /// changed.
+    pub fn refresh<H: PvHost<Maps = M>>(&mut self, host: &mut H, page: &mut Page) -> Result<bool, TargetError> {
         if self.maps.held() != self.leaves.len() as u64 * LEAF_PFNS {
             return Err(NOT_HELD);
         }
-        let mut page = page()?;
-        host.shared_info(&mut page)?;
-        let now = Layout::of(&page);
+        host.shared_info(page)?;
+        let now = Layout::of(page);
         if now == self.layout && now.cr3 != 0 {
             return Ok(false);
         }
-        self.search(host)
+        self.search(host, page)
     }
 
-    fn search<H: PvHost<Maps = M>>(&mut self, host: &mut H) -> Result<bool, TargetError> {
-        let mut page = page()?;
+    fn search<H: PvHost<Maps = M>>(&mut self, host: &mut H, page: &mut Page) -> Result<bool, TargetError> {
         for _ in 0..ATTEMPTS {
-            host.shared_info(&mut page)?;
-            let layout = Layout::of(&page);
+            host.shared_info(page)?;
+            let layout = Layout::of(page);
             if layout.in_change() {
                 host.yield_now();
                 continue;
@@ -82,8 +81,8 @@ impl<M: Maps> P2m<M> {
                 Err(TargetError::P2m { what }) => Err(what),
                 Err(error) => return Err(error),
             };
-            host.shared_info(&mut page)?;
-            if Layout::of(&page) != layout {
+            host.shared_info(page)?;
+            if Layout::of(page) != layout {
                 continue;
             }
             let leaves = leaves.map_err(|what| TargetError::P2m { what })?;

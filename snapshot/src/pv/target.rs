@@ -15,7 +15,7 @@ use super::types::PageTypes;
 use super::vcpu::{self, Convert, Needs, VCPU_CONTEXT_BYTES, VcpuContext};
 use crate::ports::{
     BATCH_MAX, DirtyLog, DomainControl, DomainInfo, Fill, GuestMemory, Landing, OneByOne, Page, PageError, PageSink,
-    PageType, RecordKind, Stop, TargetError,
+    PageType, RecordKind, Seen, Stop, TargetError,
 };
 use crate::store::Digest;
 
@@ -61,9 +61,9 @@ impl<H: PvHost> PvTarget<H> {
         Ok(Self { host, p2m, types, batch, page: p2m::page()?, context, needs, record })
     }
 
-    /// The p2m as it is now.
+    /// The p2m as it is now; the guest's shared_info is in `page` then.
     fn look(&mut self) -> Result<(), TargetError> {
-        self.p2m.refresh(&mut self.host)?;
+        self.p2m.refresh(&mut self.host, &mut self.page)?;
         if self.types.reach(self.p2m.end()) { Ok(()) } else { Err(TargetError::NoMemory) }
     }
 
@@ -73,7 +73,6 @@ impl<H: PvHost> PvTarget<H> {
         judged(self.p2m.frames_record(&mut self.record), stands)?;
         out(RecordKind::X86_PV_P2M_FRAMES, &self.record);
         self.host.platform_records(out)?;
-        self.host.shared_info(&mut self.page)?;
         out(RecordKind::SHARED_INFO, &*self.page);
         self.vcpus(stands, out)
     }
@@ -196,6 +195,10 @@ impl<H: PvHost> DirtyLog for PvTarget<H> {
         self.host.still_on()
     }
 
+    fn still_on_as_seen(&mut self) -> Result<bool, TargetError> {
+        self.host.still_on_as_seen()
+    }
+
     fn off(&mut self) -> Result<(), TargetError> {
         self.host.off()
     }
@@ -268,13 +271,13 @@ impl<H: PvHost> GuestMemory for PvTarget<H> {
     fn copy(&mut self, gfns: &[Gfn], out: &mut PageSink<'_>) -> Result<(), TargetError> {
         let Self { host, p2m, types, batch, page, .. } = self;
         batch.load(host, p2m, gfns)?;
-        Hand { p2m, types, batch, gfns, at: &mut OneByOne { page, out }, next: 0 }.run(host)
+        Hand { p2m, types, batch, gfns, at: &mut OneByOne { page, out }, next: 0 }.run(host, Seen::Now)
     }
 
     fn land(&mut self, gfns: &[Gfn], at: &mut dyn Landing) -> Result<(), TargetError> {
         let Self { host, p2m, types, batch, .. } = self;
         batch.load(host, p2m, gfns)?;
-        Hand { p2m, types, batch, gfns, at, next: 0 }.run(host)
+        Hand { p2m, types, batch, gfns, at, next: 0 }.run(host, Seen::Later)
     }
 
     fn untold(&mut self, gfns: &[Gfn], odd: &mut dyn FnMut(Gfn)) -> Result<(), TargetError> {
@@ -311,9 +314,9 @@ struct Hand<'a, M> {
 }
 
 impl<M: Maps> Hand<'_, M> {
-    fn run<H: PvHost<Maps = M>>(mut self, host: &mut H) -> Result<(), TargetError> {
+    fn run<H: PvHost<Maps = M>>(mut self, host: &mut H, seen: Seen) -> Result<(), TargetError> {
         if !self.batch.mfns.is_empty() {
-            host.land_frames(&self.batch.mfns, &mut self)?;
+            host.land_frames(&self.batch.mfns, &mut self, seen)?;
         }
         // All frames came, so what is left is no memory; else the caller has stopped us.
         if self.next > self.batch.places.last().copied().unwrap_or(0) || self.batch.mfns.is_empty() {

@@ -11,7 +11,7 @@ use xen_hypercall::types::Mfn;
 use super::host::PvHost;
 use super::p2m::{self, LEAF_PFNS};
 use super::tables::{ADDRESS, LARGE, PRESENT};
-use crate::ports::{BATCH_MAX, OneByOne, PAGE_SIZE, Page, PageError, Stop, TargetError};
+use crate::ports::{BATCH_MAX, OneByOne, PAGE_SIZE, Page, PageError, Seen, Stop, TargetError};
 
 /// Levels of a 64-bit guest's page tables.
 const LEVELS: u32 = 4;
@@ -158,7 +158,7 @@ fn entries<H: PvHost>(
                 Stop
             })
         };
-        host.land_frames(batch, &mut OneByOne { page: &mut page, out: &mut out })?;
+        host.land_frames(batch, &mut OneByOne { page: &mut page, out: &mut out }, Seen::Now)?;
         if let Some(error) = trouble {
             return Err(error);
         }

@@ -175,7 +175,7 @@ impl<T: Target, K: Control + Clock, R: Recorder> Engine<'_, T, K, R> {
     /// Nobody switched tracking off, nobody resumed the guest, its memory has the size that the rounds were right for.
     fn check_untouched(&mut self, capture: Capture) -> Result<(), Trouble> {
         let info = still_suspended(self.target.info()?)?;
-        if self.tracked && !self.target.still_on()? {
+        if self.tracked && !self.target.still_on_as_seen()? {
             self.bits_lost = true;
             return Err(Trouble::new(Fault::ForeignOff, "somebody switched the dirty tracking off"));
         }

@@ -274,7 +274,7 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
 
     fn peek_plan(&mut self, given: u64) -> Result<PeekPlan, Trouble> {
         let bitmap_bytes = Self::work(&mut self.work)?.tracking.skip.bytes();
-        let round = u32::try_from(self.counters.round).unwrap_or(u32::MAX);
+        let round = self.counters.round_number();
         let plan = if self.policy.skips(round) { PeekPlan::for_pass(given, bitmap_bytes) } else { PeekPlan::NEVER };
         Ok(plan.putting_off(self.policy.puts_off(round)))
     }
@@ -282,7 +282,7 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
     fn copy_round(&mut self, plan: PeekPlan) -> Result<(), Trouble> {
         let mut look = Look::new(self.desk.now_ns());
         let desk = &mut self.desk;
-        let (policy, round) = (self.policy, u32::try_from(self.counters.round).unwrap_or(u32::MAX));
+        let (policy, round) = (self.policy, self.counters.round_number());
         let work = Self::work(&mut self.work)?;
         let outlook = work.outlook;
         let mut halt = |target: &mut T, unsent: u64| {
@@ -313,7 +313,7 @@ impl<'a, T: Target, K: Control + Clock, R: Recorder> Engine<'a, T, K, R> {
         let work = Self::work(&mut self.work)?;
         work.dirty_max = work.dirty_max.max(dirty);
         let stats = RoundStats {
-            round: u32::try_from(self.counters.round).unwrap_or(u32::MAX),
+            round: self.counters.round_number(),
             memory: self.counters.memory,
             dirty_previous: given,
             dirty_current: self.counters.dirty,

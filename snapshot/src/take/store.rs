@@ -181,7 +181,7 @@ impl<D: BlockDevice> Recorder for StoreRecorder<'_, D> {
         let taking = self.taking.take().ok_or_else(|| Trouble::new(Fault::Store, "no snapshot was begun"))?;
         let sealed = taking.seal(&SealInfo {
             sealed_unix: self.created_unix.saturating_add(counters.elapsed_us / 1_000_000),
-            rounds: u32::try_from(counters.round).unwrap_or(u32::MAX),
+            rounds: counters.round_number(),
             pages_sent: counters.pages + counters.zero,
             pause_us: counters.pause_us,
             elapsed_us: counters.elapsed_us,

@@ -170,7 +170,7 @@ impl PvHost for Host {
         Ok(())
     }
 
-    fn land_frames(&mut self, mfns: &[Mfn], at: &mut dyn Landing) -> Result<(), TargetError> {
+    fn land_frames(&mut self, mfns: &[Mfn], at: &mut dyn Landing, _: Seen) -> Result<(), TargetError> {
         check_batch(mfns);
         drop(self.call());
         for (index, mfn) in mfns.iter().enumerate() {

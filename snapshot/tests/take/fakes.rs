@@ -200,7 +200,7 @@ impl GuestMemory for Target {
 
     fn land(&mut self, gfns: &[Gfn], at: &mut dyn Landing) -> Result<(), TargetError> {
         check_batch(gfns);
-        self.call(|_| Ok(()))?;
+        self.ask(|_| ())?;
         let _ = gfns.iter().enumerate().try_for_each(|(index, gfn)| self.land_one(index, *gfn, at));
         Ok(())
     }
@@ -295,7 +295,7 @@ impl Store {
     fn call<A>(&mut self, answer: impl FnOnce(&mut World) -> A) -> Result<A, Trouble> {
         let mut world = self.0.borrow_mut();
         assert!(!world.stored.broken, "after an error only abort");
-        world.stored.in_pause += u32::from(world.stands());
+        world.store_called();
         if world.tick() {
             world.stored.broken = true;
             return Err(injected());
@@ -305,7 +305,7 @@ impl Store {
 
     fn put(&mut self, gfn: Gfn, content: Option<u64>) -> Result<(), Trouble> {
         let mut world = self.0.borrow_mut();
-        world.stored.in_pause += u32::from(world.stands());
+        world.store_called();
         world.stored.content += u64::from(content.is_some_and(|content| content != 0));
         // Whoever has the domid now may have more memory.
         assert!(world.gone || world.stored.content <= world.stored.reserved_pages, "never more than was set aside");

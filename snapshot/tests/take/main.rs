@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod armed;
+mod aside;
 mod fakes;
 mod faults;
 mod plain;

@@ -32,9 +32,19 @@ pub struct Stored {
     pub broken: bool,
     /// Calls while the guest stood for us.
     pub in_pause: u32,
+    /// Calls while it stood though we had let it go.
+    pub in_its_way: u32,
     /// Pages with content so far, and how many were said to come at most.
     pub content: u64,
     pub reserved_pages: u64,
+}
+
+impl World {
+    /// The store is given something.
+    pub fn store_called(&mut self) {
+        self.stored.in_pause += u32::from(self.stands());
+        self.stored.in_its_way += u32::from(self.shutdown.is_some() && self.releases > 0);
+    }
 }
 
 /// What happens to the world at the call with a given number.

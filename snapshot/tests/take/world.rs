@@ -60,6 +60,8 @@ pub struct World {
     pub messages: VecDeque<Message>,
     pub xenstore_dead: bool,
     pub releases: u32,
+    /// The call that released the guest.
+    pub release_call: u64,
     pub statuses: Vec<Status>,
     pub stored: Stored,
     /// Gfns that came during the take; each is written once more, at the call given.
@@ -108,6 +110,7 @@ impl World {
             messages: VecDeque::new(),
             xenstore_dead: false,
             releases: 0,
+            release_call: 0,
             statuses: Vec::new(),
             stored: Stored::default(),
             fresh: Vec::new(),
@@ -364,7 +367,7 @@ impl World {
 
     pub fn edge(&mut self) {
         self.releases += 1;
-        self.suspend_at_ns = None;
+        (self.suspend_at_ns, self.release_call) = (None, self.calls);
         if !self.setup.keeper_dead {
             self.resume();
         }
