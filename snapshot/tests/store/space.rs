@@ -294,3 +294,20 @@ fn names_survive_the_cleaner() {
     store.remove("a@2").unwrap();
     assert_eq!(store.info().free_segments, Some(store.info().segments));
 }
+
+#[test]
+fn a_store_lists_so_many_snapshots_and_refuses_the_next_before_it_writes() {
+    const MOST: u64 = 2048;
+    let disk = formatted((MOST + 100) * 256);
+    let mut store = open(&disk);
+    let one = [run(0, 1, 1)];
+    (0..MOST).for_each(|n| take(&mut store, &format!("a@{n}"), &one).unwrap());
+    let (before, generation) = (disk.image(), store.info().generation);
+    let refused = take(&mut store, "a@more", &one);
+    assert!(matches!(refused, Err(StoreError::TooManySnapshots { limit: MOST })), "{refused:?}");
+    assert!(disk.image() == before && store.info().generation == generation, "nothing was written");
+    assert_eq!(reader(&disk).list().unwrap().len() as u64, MOST);
+    store.remove("a@7").unwrap();
+    take(&mut store, "a@more", &one).unwrap();
+    compare(&mut reader(&disk), "a@more", &flatten(&one)).unwrap();
+}
