@@ -85,6 +85,7 @@ fn places(safeguard: Safeguard) -> &'static [Where] {
         Safeguard::KindOnce | Safeguard::PartsLimit => &[At("parts")],
         Safeguard::BeatChecksum | Safeguard::LeaseChecksum => &[Flips],
         Safeguard::OneWriter => &[At("two-writers")],
+        Safeguard::ClaimStands => &[At("two-at-once")],
         Safeguard::ForgetTaken => &[In("abort")],
         Safeguard::Canary | Safeguard::CarriedBits | Safeguard::LostBits => &[Chains],
         Safeguard::MovedPages | Safeguard::KnownBelow => &[Chains],

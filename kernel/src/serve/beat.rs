@@ -2,11 +2,14 @@
 //!
 //! A store whose heartbeat moves belongs to a stub that lives, and is left alone. While this one lives its own moves:
 //! in the idle loop, and whenever the engine looks at its messages. The block says nothing about the content of the
-//! store, but an error while it is written means that the device fails: the service then opens the store anew.
+//! store, but an error while it is written means that the device fails: the service then opens the store anew. Likewise
+//! if another writer's beat is found there in the idle loop, where a read makes nobody wait: both of us were late.
 
 use core::fmt;
 
-use snapshot::store::{BEAT_PERIOD_NS, Claim, Heartbeat, Listener, Probe, SILENCE_NS, StoreError, StoreId, probe};
+use snapshot::store::{
+    BEAT_PERIOD_NS, Claim, Heartbeat, Listener, Probe, SILENCE_NS, StoreError, StoreId, is_anothers, probe,
+};
 use xen_drivers::platform::Platform;
 use xen_hypercall::version;
 
@@ -39,6 +42,8 @@ pub struct Beat {
     writer: [u8; 16],
     sequence: u64,
     next_ns: u64,
+    /// Another writer's beat was found in the place of ours.
+    lost: bool,
 }
 
 impl Beat {
@@ -47,10 +52,34 @@ impl Beat {
     pub fn claim(mut disk: Disk) -> Result<Option<Self>, ClaimError> {
         let Probe::LiveSave { id: store, .. } = probe(&mut disk).map_err(ClaimError::Store)? else { return Ok(None) };
         let writer = version::guest_handle(&hv::xen()).map_or([0; 16], |handle| handle.raw());
-        let sequence = wait_for_silence(&mut disk, store, writer)?;
-        let mut beat = Self { disk, store, writer, sequence, next_ns: 0 };
-        beat.tick().map_err(ClaimError::Store)?;
+        let mut beat = Self { disk, store, writer, sequence: 0, next_ns: 0, lost: false };
+        beat.make_ours()?;
         Ok(Some(beat))
+    }
+
+    /// As `snapshot/src/store/claim.rs` decides.
+    fn make_ours(&mut self) -> Result<(), ClaimError> {
+        let (mut listener, mut told) = (Listener::new(self.writer), false);
+        loop {
+            match listener.look(&mut self.disk, self.store, Xen.now_ns()).map_err(ClaimError::Store)? {
+                Claim::Ours => return Ok(()),
+                Claim::Taken => return Err(ClaimError::Taken),
+                Claim::Free { sequence } => {
+                    self.sequence = sequence;
+                    self.beat_now().map_err(ClaimError::Store)?;
+                    listener.wrote(Xen.now_ns());
+                }
+                Claim::Stand { next_ns } => _ = Xen.wait(&[], next_ns),
+                Claim::Listen { next_ns } => {
+                    if !told {
+                        let seconds = SILENCE_NS / 1_000_000_000;
+                        info!("the store was not closed in order: listening for its last writer for {seconds} s");
+                        told = true;
+                    }
+                    _ = Xen.wait(&[], next_ns);
+                }
+            }
+        }
     }
 
     /// The disk that it beats on.
@@ -65,16 +94,28 @@ impl Beat {
 
     /// Beats, if it is time. An error is one of the device, perhaps of an earlier write.
     pub fn tick(&mut self) -> Result<(), StoreError> {
-        let now_ns = Xen.now_ns();
-        if now_ns < self.next_ns {
-            return Ok(());
+        if Xen.now_ns() < self.next_ns { Ok(()) } else { self.beat_now() }
+    }
+
+    /// As `tick`, after a look whether the last beat is ours. Not while a guest waits for us: it is a read.
+    pub fn tick_and_look(&mut self) -> Result<(), ClaimError> {
+        if Xen.now_ns() >= self.next_ns {
+            let found = Heartbeat::read(&mut self.disk, self.store).map_err(ClaimError::Store)?;
+            self.lost |= is_anothers(found, self.writer);
         }
-        self.next_ns = now_ns.saturating_add(BEAT_PERIOD_NS);
+        if self.lost { Err(ClaimError::Taken) } else { self.tick().map_err(ClaimError::Store) }
+    }
+
+    fn beat_now(&mut self) -> Result<(), StoreError> {
+        self.next_ns = Xen.now_ns().saturating_add(BEAT_PERIOD_NS);
         self.write(true)
     }
 
-    /// The last beat: closed in order.
+    /// The last beat: closed in order. Where another one beats it is not ours to say.
     pub fn close(mut self) {
+        if self.lost {
+            return;
+        }
         if let Err(error) = self.write(false) {
             debug!("the last heartbeat: {error}");
         }
@@ -84,24 +125,5 @@ impl Beat {
         self.sequence = Heartbeat::following(self.sequence);
         let beat = Heartbeat { writer: self.writer, sequence: self.sequence, unix: time::wall_clock().0, in_use };
         beat.write(&mut self.disk, self.store)
-    }
-}
-
-/// Returns the last sequence once it is sure that nobody else writes (`snapshot/src/store/claim.rs` decides).
-fn wait_for_silence(disk: &mut Disk, store: StoreId, writer: [u8; 16]) -> Result<u64, ClaimError> {
-    let (mut listener, mut told) = (Listener::new(writer), false);
-    loop {
-        match listener.look(disk, store, Xen.now_ns()).map_err(ClaimError::Store)? {
-            Claim::Free { sequence } => return Ok(sequence),
-            Claim::Taken => return Err(ClaimError::Taken),
-            Claim::Listen { next_ns } => {
-                if !told {
-                    let seconds = SILENCE_NS / 1_000_000_000;
-                    info!("the store was not closed in order: listening for its last writer for {seconds} s");
-                    told = true;
-                }
-                Xen.wait(&[], next_ns);
-            }
-        }
     }
 }

@@ -127,7 +127,7 @@ impl Line {
             if let Some(event) = self.store.next_event(until_ns.min(beat_ns))? {
                 self.heard(&event)?;
             }
-            self.beat();
+            self.beat(Beat::tick_and_look);
             self.vigil.look_at_bits();
         }
     }
@@ -183,9 +183,9 @@ impl Line {
         core::mem::replace(&mut self.beat, beat)
     }
 
-    fn beat(&mut self) {
+    fn beat<E: core::fmt::Display>(&mut self, tick: fn(&mut Beat) -> Result<(), E>) {
         self.vigil.look();
-        if let Some(Err(error)) = self.beat.as_mut().map(Beat::tick) {
+        if let Some(Err(error)) = self.beat.as_mut().map(tick) {
             warn!("heartbeat: {error}");
             self.disk_lost.get_or_insert(Text::of(error));
         }
@@ -309,7 +309,7 @@ impl Line {
             error!("xenstore: {error}");
             ControlLost
         };
-        self.beat();
+        self.beat(Beat::tick);
         if let Some(event) = self.store.next_event(until_ns).map_err(lost)? {
             self.heard(&event).map_err(lost)?;
         }

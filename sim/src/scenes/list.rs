@@ -7,7 +7,7 @@ use crate::judge::Verdict;
 pub type Scene = fn() -> Verdict;
 
 /// Name and scene.
-pub const ALL: [(&str, Scene); 17] = [
+pub const ALL: [(&str, Scene); 18] = [
     ("reader", readers::removed),
     ("reader-twice", readers::removed_twice),
     ("reader-clean", readers::cleaned),
@@ -25,6 +25,7 @@ pub const ALL: [(&str, Scene); 17] = [
     ("gfns", excess::gfns),
     ("parts", excess::parts),
     ("two-writers", writers::two),
+    ("two-at-once", writers::at_once),
 ];
 
 /// The scene of this name.

@@ -1,9 +1,11 @@
 //! Whether a store may be written: is there another writer that lives (docs/format/store-v1.md, section 5)?
 //!
 //! Pure but for the read of one block; time is an argument. Invariants: a store whose heartbeat another writer moves
-//! is never claimed; one that was closed in order, or by this writer itself, is claimed without waiting. What cannot be
-//! read is not claimed. A writer that was silent for [`SILENCE_NS`] and comes back afterwards is not seen: it has to
-//! beat oftener than that as long as it writes.
+//! is never claimed; one that was closed in order, or by this writer itself, is claimed without waiting for silence. What
+//! cannot be read is not claimed. A claim is a beat, and holds only if it still stands [`STAND_NS`] later: of several
+//! that claim at the same moment the last to write is the one (L. Lamport, "A fast mutual exclusion algorithm", 1987,
+//! which names M. Fischer). A writer that was silent for [`SILENCE_NS`] and comes back afterwards is not seen: it has to
+//! look ([`is_anothers`]) before it beats again.
 
 use crate::ports::BlockDevice;
 use crate::store::error::Result;
@@ -21,16 +23,29 @@ pub const LOOK_NS: u64 = PERIOD_NS / 4;
 /// long time between two looks; that is no silence.
 pub const LOOKS: u32 = 16;
 
+/// How long a claim has to stand before the store is touched: longer than anybody needs from a look to the claim that
+/// follows from it.
+pub const STAND_NS: u64 = LOOK_NS;
+/// Claims that others have written over, after which it is given up.
+pub const CLAIMS_MAX: u32 = 4;
+
 const _: () = assert!(LOOKS as u64 * LOOK_NS == SILENCE_NS, "as many looks as fit");
 
 /// What is known of the store's writer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Claim {
-    /// Nobody else writes. The own beats go on after this sequence.
+    /// Nobody else writes: to be claimed by a beat after this sequence ([`Listener::wrote`]).
     Free {
         /// Of the last beat.
         sequence: u64,
     },
+    /// The claim has to stand until then: to be looked at again.
+    Stand {
+        /// When.
+        next_ns: u64,
+    },
+    /// The claim has stood: the store is this writer's.
+    Ours,
     /// Not known yet: to be looked at again then.
     Listen {
         /// When.
@@ -55,12 +70,26 @@ struct Watched {
 pub struct Listener {
     writer: [u8; 16],
     watched: Option<Watched>,
+    /// Until when a claim of its own has to stand.
+    stands_ns: Option<u64>,
+    claims: u32,
+}
+
+/// Is it the beat of another writer than this one? No beat is nobody's.
+pub fn is_anothers(found: Option<Heartbeat>, writer: [u8; 16]) -> bool {
+    found.is_some_and(|beat| beat.writer != writer)
 }
 
 impl Listener {
     /// For the writer of this identity, before the first look.
     pub fn new(writer: [u8; 16]) -> Self {
-        Self { writer, watched: None }
+        Self { writer, watched: None, stands_ns: None, claims: 0 }
+    }
+
+    /// The store was free, and the writer's own beat was written.
+    pub fn wrote(&mut self, now_ns: u64) {
+        self.stands_ns = Some(now_ns.saturating_add(STAND_NS));
+        self.claims = self.claims.saturating_add(1);
     }
 
     /// Reads the heartbeat, and says what follows from it. An error is one of the device.
@@ -71,6 +100,9 @@ impl Listener {
 
     /// What follows from the beat that was found now.
     fn judge(&mut self, found: Option<Heartbeat>, now_ns: u64) -> Claim {
+        if let Some(until_ns) = self.stands_ns {
+            return self.judge_claim(found, until_ns, now_ns);
+        }
         let Some(watched) = &mut self.watched else { return self.begin(found, now_ns) };
         // A torn beat says nothing, the next one does.
         let moved = found.filter(|beat| (beat.writer, beat.sequence) != (watched.beat.writer, watched.beat.sequence));
@@ -85,6 +117,15 @@ impl Listener {
         }
         watched.next_ns = now_ns.saturating_add(LOOK_NS);
         Claim::Listen { next_ns: watched.next_ns }
+    }
+
+    fn judge_claim(&mut self, found: Option<Heartbeat>, until_ns: u64, now_ns: u64) -> Claim {
+        let lost = is_anothers(found, self.writer) && !out(Safeguard::ClaimStands);
+        if !lost {
+            return if now_ns < until_ns { Claim::Stand { next_ns: until_ns } } else { Claim::Ours };
+        }
+        (self.stands_ns, self.watched) = (None, None);
+        if self.claims < CLAIMS_MAX { self.begin(found, now_ns) } else { Claim::Taken }
     }
 
     fn begin(&mut self, found: Option<Heartbeat>, now_ns: u64) -> Claim {
@@ -288,6 +329,54 @@ mod tests {
             now += LOOK_NS;
         }
         assert_eq!(ends, [Some(Claim::Free { sequence: 41 }), Some(Claim::Taken)]);
+    }
+
+    /// Two that find it closed, and do what follows in every order: one of them has it in the end, the other knows.
+    #[test]
+    fn of_two_that_claim_at_once_one_has_it() {
+        let orders = [[0, 0, 1, 1], [0, 1, 0, 1], [0, 1, 1, 0], [1, 0, 0, 1], [1, 0, 1, 0], [1, 1, 0, 0]];
+        for order in orders {
+            let mut disk = disk(Some(Heartbeat { in_use: false, ..beat(OTHER, 41) }));
+            let mut listeners = [ME, [9; 16]].map(|writer| (writer, Listener::new(writer), None));
+            let mut now = START;
+            let rest = (0..100).map(|at| at % 2);
+            for (at, one) in order.into_iter().chain(rest).enumerate() {
+                // The first four within the time for which a claim has to stand.
+                now += if at < order.len() { STAND_NS / 8 } else { STAND_NS / 2 };
+                let (writer, listener, last) = &mut listeners[one];
+                match last {
+                    Some(Claim::Taken) => continue,
+                    Some(Claim::Free { .. } | Claim::Ours) => beat(*writer, now).write(&mut disk, STORE).unwrap(),
+                    _ => {}
+                }
+                match last {
+                    Some(Claim::Free { .. }) => {
+                        listener.wrote(now);
+                        *last = None;
+                    }
+                    Some(Claim::Ours) => {}
+                    _ => *last = Some(listener.look(&mut disk, STORE, now).unwrap()),
+                }
+            }
+            let mut ends = listeners.map(|(.., last)| last);
+            ends.sort_by_key(|end| *end == Some(Claim::Taken));
+            assert_eq!(ends, [Some(Claim::Ours), Some(Claim::Taken)], "{order:?}");
+        }
+    }
+
+    #[test]
+    fn a_claim_that_is_written_over_again_and_again_is_given_up() {
+        let (mut listener, mut disk, mut now) = (Listener::new(ME), disk(None), START);
+        for _ in 0..CLAIMS_MAX {
+            assert!(matches!(listener.look(&mut disk, STORE, now), Ok(Claim::Free { .. })));
+            listener.wrote(now);
+            Heartbeat { in_use: false, ..beat(OTHER, 41) }.write(&mut disk, STORE).unwrap();
+            now += STAND_NS;
+            if listener.claims < CLAIMS_MAX {
+                assert_eq!(listener.look(&mut disk, STORE, now), Ok(Claim::Free { sequence: 41 }));
+            }
+        }
+        assert_eq!(listener.look(&mut disk, STORE, now), Ok(Claim::Taken));
     }
 
     fn listening(now: u64) -> Claim {

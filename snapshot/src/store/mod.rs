@@ -62,7 +62,7 @@ mod volume;
 pub use base::Sharing;
 pub use batch::BatchSize;
 pub use check::{CheckProgress, CheckReport, Flaw};
-pub use claim::{Claim, Listener, PERIOD_NS as BEAT_PERIOD_NS, SILENCE_NS};
+pub use claim::{Claim, Listener, PERIOD_NS as BEAT_PERIOD_NS, SILENCE_NS, STAND_NS, is_anothers};
 pub use clean::Cleaned;
 pub use device::Guarded;
 pub(crate) use digest::Fingerprint;

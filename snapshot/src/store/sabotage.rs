@@ -112,6 +112,8 @@ pub enum Safeguard {
     LeaseChecksum,
     /// A store whose heartbeat moves is left alone.
     OneWriter,
+    /// A claim that another writer has written over is none.
+    ClaimStands,
     /// A guest that stays tracked: bits that another tool cleared are missed.
     Canary,
     /// Bits that a failed incremental take had fetched are the next one's.
@@ -143,7 +145,7 @@ pub enum Safeguard {
 #[cfg(feature = "sabotage")]
 impl Safeguard {
     /// All of them.
-    pub const ALL: [Self; 65] = [
+    pub const ALL: [Self; 66] = [
         Self::SlotChecksum,
         Self::NewestSlot,
         Self::Settle,
@@ -196,6 +198,7 @@ impl Safeguard {
         Self::BeatChecksum,
         Self::LeaseChecksum,
         Self::OneWriter,
+        Self::ClaimStands,
         Self::Canary,
         Self::CarriedBits,
         Self::LostBits,
