@@ -45,12 +45,17 @@ fn print(report: &CheckReport, names: &Names, pages: bool, as_json: bool) -> Out
         return show::print_json(&json!({
             "ok": report.is_clean(), "generation": report.generation, "snapshots": report.snapshots,
             "segments": report.segments, "reached": report.reached, "free": free, "stale": report.stale,
-            "pages": pages.then_some(report.pages), "flaws": report.flaws, "first": flaws.collect::<Value>(),
+            "unsettled": report.unsettled, "pages": pages.then_some(report.pages), "flaws": report.flaws, "first": flaws.collect::<Value>(),
         }));
     }
     for flaw in &report.first {
         let name = of(flaw).map_or_else(String::new, |name| format!("{name}: "));
         show::print(&format!("FLAW: {name}{flaw}"))?;
+    }
+    if report.unsettled {
+        show::print(
+            "a commit was cut off between its superblocks: it is safe, and the stub that opens the store ends it",
+        )?;
     }
     let checked = if pages { format!(", {} pages", report.pages) } else { String::new() };
     show::print(&format!(

@@ -34,7 +34,8 @@ const TRIES: u32 = 3;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Flaw {
-    /// A superblock slot is not of the newest generation, or damaged. The next open for writing sets it right.
+    /// A superblock slot is damaged, or older than a commit that was cut off leaves it ([`CheckReport::unsettled`]). The
+    /// next open for writing sets it right.
     Slot(Slot),
     /// One of the two copies of an object in the meta areas does not match. Its next write sets it right.
     Copy {
@@ -119,6 +120,9 @@ pub struct CheckReport {
     pub reached: u32,
     /// Free ids that the segment table maps still: harmless, and cleared by the next commit of a writer.
     pub stale: u32,
+    /// Slot B is one generation behind: a commit was cut off between its two slots, where it is safe already. The next
+    /// open for writing ends it before it does anything else (docs/format/store-v1.md, "Every crash point").
+    pub unsettled: bool,
     /// Snapshots.
     pub snapshots: u32,
     /// Pages compared with their digests.
@@ -162,7 +166,8 @@ impl<D: BlockDevice> Catalog<D> {
 }
 
 impl CheckReport {
-    /// Both slots must hold the generation. A writer in the middle of a commit shows two, for a moment.
+    /// Both slots must hold the generation. A writer in the middle of a commit shows two, for a moment; one that died
+    /// there, until the next one comes.
     fn note_slots<D: BlockDevice>(&mut self, device: &mut D, checked: Generation) -> Result<()> {
         let mut wrong = Vec::new();
         for _ in 0..TRIES {
@@ -177,12 +182,17 @@ impl CheckReport {
                 .map(|(at, _)| at)
                 .collect();
             let moved = matches!((&a, &b), (SlotState::Valid(a), SlotState::Valid(b)) if a.generation != b.generation);
+            self.unsettled = matches!((&a, &b), (SlotState::Valid(a), SlotState::Valid(b))
+                if a.id == b.id && b.generation.0.checked_add(1) == Some(a.generation.0));
             if wrong.is_empty() && !moved {
                 return Ok(());
             }
-            if moved {
+            if wrong.is_empty() {
                 wrong = alloc::vec![Slot::B];
             }
+        }
+        if self.unsettled {
+            return Ok(());
         }
         wrong.into_iter().for_each(|slot| self.note(Flaw::Slot(slot)));
         Ok(())

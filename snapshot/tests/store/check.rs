@@ -5,7 +5,7 @@ use std::rc::Rc;
 use snapshot::store::layout::{Field, root, run_record, segment_group, segment_set, table_leaf};
 use snapshot::store::{CheckReport, Flaw, SegmentId, Slot};
 
-use crate::disk::Image;
+use crate::disk::{Disk, Image};
 use crate::hostile::{Map, resign, sealed};
 use crate::world::{SMALL, catalog, formatted, open, run, take};
 
@@ -122,6 +122,42 @@ fn one_copy_that_is_left_of_two() {
         page[4000] ^= 1;
         damaged.insert(at, Rc::new(page));
         assert_eq!(flaws(&damaged), [Flaw::Slot(slot)]);
+    }
+}
+
+/// A commit writes slot A, then slot B; a cut leaves them one generation apart, never more, never the other way round.
+#[test]
+fn a_commit_that_was_cut_off_between_the_slots_is_no_flaw() {
+    let disk = formatted(SMALL);
+    let mut store = open(&disk);
+    let images = [1, 2, 3].map(|n| {
+        if n == 2 {
+            store.remove("a@1").unwrap()
+        } else {
+            take(&mut store, "a@1", &[run(0, 3, n)]).unwrap()
+        };
+        disk.image()
+    });
+    let (a, b) = (0, SMALL - 1);
+    let behind = |slot: u64, by: usize| {
+        let mut image = images[2].clone();
+        image.insert(slot, images[2 - by][&slot].clone());
+        image
+    };
+    for (slot, by, unsettled, found) in [
+        (b, 0, false, vec![]),
+        (b, 1, true, vec![]),
+        (b, 2, false, vec![Flaw::Slot(Slot::B)]),
+        (a, 1, false, vec![Flaw::Slot(Slot::A)]),
+    ] {
+        let image = behind(slot, by);
+        let report = check(&image, true);
+        assert_eq!((report.unsettled, report.first), (unsettled, found), "block {slot}, {by} behind");
+        let settled = Disk::with(SMALL, image);
+        drop(open(&settled));
+        let report = check(&settled.image(), true);
+        assert!(report.is_clean() && !report.unsettled, "the next open sets it right: {report:?}");
+        assert_eq!(report.snapshots, 1);
     }
 }
 
