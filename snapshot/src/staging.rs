@@ -16,7 +16,7 @@ use crate::store::Compression;
 use crate::tracking::Bitmap;
 
 /// Slots for each page of memory: more pages than that never fit, however small they are when packed.
-const SLOTS: usize = 4;
+pub const SLOTS: usize = 4;
 
 /// What is known of one gfn.
 #[derive(Clone, Copy, Debug)]

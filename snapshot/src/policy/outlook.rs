@@ -5,6 +5,7 @@
 
 use super::disk::Disk;
 use crate::ports::PAGE_SIZE;
+use crate::staging::SLOTS;
 
 /// What a packed page is rounded up to costs half of this on average ([`crate::staging`]).
 const ROUNDING_BYTES: u64 = 32;
@@ -70,7 +71,7 @@ impl Outlook {
         }
         let each = self.packed();
         let room_bytes = self.staging_pages.saturating_mul(PAGE_BYTES);
-        let most = room_bytes / each;
+        let most = (room_bytes / each).min(self.staging_pages.saturating_mul(SLOTS as u64));
         if pages >= most {
             return Split { staged: most, packed: most, stored: pages - most };
         }
@@ -158,6 +159,15 @@ mod tests {
         assert!(!dear.packs(), "two have to be packed for one that does not go to the store, which costs 49 us");
         assert_eq!(dear.split(101), Split { staged: 100, packed: 0, stored: 1 });
         assert!(!Outlook { stored_bytes: 4096, ..outlook }.packs(), "nothing is won");
+    }
+
+    #[test]
+    fn however_well_they_pack_more_pages_than_slots_do_not_fit() {
+        let outlook = Outlook { pack_ns: 1, stored_bytes: 1, ..PRICES };
+        let most = 100 * SLOTS as u64;
+        assert_eq!(outlook.split(most).stored, 0);
+        assert_eq!(outlook.split(most + 7), Split { staged: most, packed: most, stored: 7 });
+        assert!(!outlook.fits(most + 1, u64::MAX));
     }
 
     #[test]
