@@ -52,8 +52,10 @@ pub struct Stats {
     pub done_bytes: u64,
     /// Those requests.
     pub done_writes: u64,
-    /// Nanoseconds for which there was a request at the backend, as far as we looked in time.
-    pub busy_ns: u64,
+    /// Nanoseconds from answer to answer, while there was always a request at the backend, as far as we looked in time.
+    pub paced_ns: u64,
+    /// Bytes of the writes that came with the later answer of each two.
+    pub paced_bytes: u64,
 }
 
 /// One page of a write on its way to the backend. It can be written, not read back.
@@ -80,14 +82,14 @@ pub struct Blkfront<P: Platform> {
     /// Set when no response can be expected or believed any more.
     pub(super) lost: Option<IoError>,
     pub(super) stats: Stats,
-    /// Since when there is a request at the backend.
-    pub(super) busy_since_ns: Option<u64>,
+    /// When it answered last, if it was never idle since.
+    pub(super) answered_ns: Option<u64>,
 }
 
 impl<P: Platform> Blkfront<P> {
     pub(super) fn new(parts: Parts<P>) -> Self {
         let inflight = InFlight::new(parts.ring.size() as usize, parts.data.len() as u16, parts.segments);
-        Self { parts, inflight, open: None, fault: None, lost: None, stats: Stats::default(), busy_since_ns: None }
+        Self { parts, inflight, open: None, fault: None, lost: None, stats: Stats::default(), answered_ns: None }
     }
 
     /// What the device is.
@@ -115,8 +117,7 @@ impl<P: Platform> Blkfront<P> {
     pub fn look_again(&mut self) -> Stats {
         // An error stays in `lost` or `fault`.
         let _ = self.reap();
-        let since_ns = self.busy_since_ns.map_or(0, |since| self.parts.platform.now_ns().saturating_sub(since));
-        Stats { busy_ns: self.stats.busy_ns.saturating_add(since_ns), ..self.stats }
+        self.stats
     }
 
     /// The port to wait on beside others; then [`Self::poll`].

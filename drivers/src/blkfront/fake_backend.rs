@@ -51,7 +51,8 @@ struct Backend {
     order: Order,
     mischief: VecDeque<(usize, Mischief)>,
     seen: Vec<Seen>,
-    stalled: bool,
+    /// So many requests are completed yet; None: all.
+    completes: Option<usize>,
     storm: bool,
     /// The ring holds garbage: nothing in it is the driver's.
     spoiled: bool,
@@ -81,7 +82,7 @@ impl FakeDisk {
             order: Order::Fifo,
             mischief: VecDeque::new(),
             seen: Vec::new(),
-            stalled: false,
+            completes: None,
             storm: false,
             spoiled: false,
             hold_grants: false,
@@ -107,7 +108,12 @@ impl FakeDisk {
 
     /// Takes requests but completes none while set.
     pub fn stall(&self, stalled: bool) {
-        self.0.borrow_mut().stalled = stalled;
+        self.0.borrow_mut().completes = stalled.then_some(0);
+    }
+
+    /// Completes so many, then none.
+    pub fn answer(&self, count: usize) {
+        self.0.borrow_mut().completes = Some(count);
     }
 
     /// Never unmaps, whatever happens.
@@ -177,7 +183,8 @@ impl Backend {
 
     fn work(&mut self) -> bool {
         let taken = self.take_requests();
-        let finished = !self.stalled && self.finish_one();
+        let finished = self.completes != Some(0) && self.finish_one();
+        self.completes = self.completes.map(|left| left - usize::from(finished));
         taken || finished
     }
 

@@ -84,7 +84,6 @@ impl<P: Platform> Blkfront<P> {
             return Err(self.lose(IoError::Broken(Violation::BadId(head.id))));
         }
         let now_ns = self.parts.platform.now_ns();
-        self.busy_since_ns.get_or_insert(now_ns);
         self.inflight.launch(index, now_ns, indirect);
         self.stats.requests += 1;
         self.stats.in_flight_max = self.stats.in_flight_max.max(self.inflight.flying());
@@ -138,17 +137,26 @@ impl<P: Platform> Blkfront<P> {
             return Err(error);
         }
         let count = self.parts.ring.ready().map_err(|bad| self.bad_index(bad))?;
+        let before_bytes = self.stats.done_bytes;
         for _ in 0..count {
             let response = Response::parse(self.parts.ring.pop());
             self.complete(&response).map_err(|violation| self.lose(IoError::Broken(violation)))?;
         }
-        if self.inflight.flying() == 0
-            && let Some(since_ns) = self.busy_since_ns.take()
-        {
-            let busy_ns = self.parts.platform.now_ns().saturating_sub(since_ns);
-            self.stats.busy_ns = self.stats.busy_ns.saturating_add(busy_ns);
+        if count > 0 {
+            self.pace(self.stats.done_bytes - before_bytes);
         }
         Ok(count)
+    }
+
+    /// Answers came, to writes of so many bytes. What comes first after idleness says little of a device's pace: how
+    /// long its way is, or what it takes on before it begins to slow down.
+    fn pace(&mut self, bytes: u64) {
+        let now_ns = self.parts.platform.now_ns();
+        if let Some(last_ns) = self.answered_ns {
+            self.stats.paced_ns = self.stats.paced_ns.saturating_add(now_ns.saturating_sub(last_ns));
+            self.stats.paced_bytes = self.stats.paced_bytes.saturating_add(bytes);
+        }
+        self.answered_ns = (self.inflight.flying() > 0).then_some(now_ns);
     }
 
     fn complete(&mut self, response: &Response) -> Result<(), Violation> {

@@ -88,7 +88,8 @@ impl BlockDevice for Disk {
         let step = stats.done_bytes.checked_div(stats.done_writes);
         Pace {
             done_bytes: stats.done_bytes,
-            busy_ns: stats.busy_ns,
+            paced_ns: stats.paced_ns,
+            paced_bytes: stats.paced_bytes,
             depth_bytes: bytes(front.pool_blocks()),
             step_bytes: step.unwrap_or_else(|| bytes(front.blocks_per_request())),
             requests: stats.requests,

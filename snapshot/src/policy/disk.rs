@@ -10,8 +10,10 @@ const TELLING_BYTES: u64 = 2 * MIB;
 pub struct Pace {
     /// Bytes of writes that were answered.
     pub done_bytes: u64,
-    /// Nanoseconds for which it had something to do.
-    pub busy_ns: u64,
+    /// Nanoseconds from answer to answer while it always had something to do.
+    pub paced_ns: u64,
+    /// Bytes that were answered at their ends.
+    pub paced_bytes: u64,
     /// Bytes of writes that it accepts before the first of them is answered.
     pub depth_bytes: u64,
     /// Bytes of writes that are answered together.
@@ -62,9 +64,9 @@ impl Disk {
     /// With what is learnt from two looks at the device: its rate only if it did enough between them.
     #[must_use]
     pub fn learnt(self, before: Pace, now: Pace) -> Self {
-        let done_bytes = now.done_bytes.saturating_sub(before.done_bytes);
-        let busy_ns = now.busy_ns.saturating_sub(before.busy_ns);
-        let mib_ns = if done_bytes < TELLING_BYTES { self.mib_ns } else { share(busy_ns, MIB, done_bytes) };
+        let paced_bytes = now.paced_bytes.saturating_sub(before.paced_bytes);
+        let paced_ns = now.paced_ns.saturating_sub(before.paced_ns);
+        let mib_ns = if paced_bytes < TELLING_BYTES { self.mib_ns } else { share(paced_ns, MIB, paced_bytes) };
         let Pace { depth_bytes, step_bytes, piece_bytes, gathered_bytes, .. } = now;
         Self { mib_ns, depth_bytes, step_bytes, piece_bytes, gathered_bytes }
     }
@@ -114,7 +116,7 @@ mod tests {
     #[test]
     fn a_rate_is_of_the_time_in_which_there_was_something_to_do() {
         let own = Pace { depth_bytes: 7, step_bytes: 5, piece_bytes: 3, gathered_bytes: 2, ..Pace::default() };
-        let pace = |done_bytes, busy_ns| Pace { done_bytes, busy_ns, ..own };
+        let pace = |paced_bytes, paced_ns| Pace { paced_bytes, paced_ns, ..own };
         let disk = Disk::NONE.learnt(pace(MIB, 100), pace(5 * MIB, 900));
         assert_eq!(disk, Disk { mib_ns: 200, depth_bytes: 7, step_bytes: 5, piece_bytes: 3, gathered_bytes: 2 });
         assert_eq!(disk.learnt(pace(0, 0), pace(2 * MIB - 1, 1)).mib_ns, 200, "too little to tell");

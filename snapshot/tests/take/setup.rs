@@ -247,7 +247,8 @@ impl World {
         let bytes = |pages: u64| pages * 4096;
         Pace {
             done_bytes: bytes(done_ns.checked_div(self.setup.disk_ns).unwrap_or(0)),
-            busy_ns: done_ns,
+            paced_bytes: bytes(done_ns.checked_div(self.setup.disk_ns).unwrap_or(0)),
+            paced_ns: done_ns,
             depth_bytes: bytes(self.setup.disk_queue),
             step_bytes: bytes(self.setup.disk_step),
             requests: self.stored.runs.into(),

@@ -111,25 +111,29 @@ fn a_full_request_goes_out_at_once_and_a_partial_one_at_the_next_poll() {
     rig.finish(blk);
 }
 
-/// Time counts from the first request at the backend to the sight of the last answer; what nobody looks at goes on.
+/// The pace is what comes from the first answer to the last one, without idleness between.
 #[test]
-fn the_time_with_something_to_do_is_counted_and_so_is_what_was_done() {
+fn a_device_is_paced_from_answer_to_answer() {
     let (rig, mut blk) = Rig::connected(Config::default(), 512);
-    assert_eq!((blk.look_again().busy_ns, blk.pool_blocks()), (0, 512));
+    assert_eq!((blk.look_again().paced_ns, blk.pool_blocks()), (0, 512));
     rig.disk.stall(true);
-    blk.write(0, &pattern(0, 256, 1)).unwrap();
-    let began_ns = rig.host.now_ns();
-    rig.host.advance_to(began_ns + 5_000);
-    let seen = blk.look_again();
-    assert_eq!((seen.busy_ns, seen.done_bytes), (5_000, 0));
+    (0..2).for_each(|at| blk.write(at * 300, &pattern(at * 300, 256, 1)).unwrap());
+    blk.poll().unwrap();
+    rig.disk.answer(1);
+    rig.host.advance_to(rig.host.now_ns() + 5_000);
+    while rig.host.step() {}
+    let (first, first_ns) = (blk.look_again(), rig.host.now_ns());
+    assert_eq!((first.paced_ns, first.paced_bytes, first.done_bytes), (0, 0, 256 * 4096), "the first says nothing");
+    rig.host.advance_to(first_ns + 5_000);
+    assert_eq!(blk.look_again(), first, "nor does time without an answer");
     rig.disk.stall(false);
     blk.rest().unwrap();
     let seen = blk.look_again();
-    assert_eq!((seen.busy_ns, seen.done_bytes), (rig.host.now_ns() - began_ns, 256 * 4096));
+    assert_eq!((seen.paced_ns, seen.paced_bytes), (rig.host.now_ns() - first_ns, 256 * 4096));
     rig.host.advance_to(rig.host.now_ns() + 7_000);
     assert_eq!(blk.look_again(), seen, "idle time does not count");
     blk.read(0, &mut pattern(0, 4, 0)).unwrap();
-    assert_eq!(blk.look_again().done_bytes, seen.done_bytes, "nor does a read");
+    assert_eq!(blk.look_again().paced_bytes, seen.paced_bytes, "nor does a read");
     rig.finish(blk);
 }
 
