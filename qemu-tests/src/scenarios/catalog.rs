@@ -96,7 +96,6 @@ pub fn all() -> Vec<Scenario> {
         // Not in CI: fifty boots.
         Scenario { name: "power", boot: Boot::Many(power::run), slow: true, run: power::in_lab },
         Scenario { name: "power_rest", boot: Boot::Many(power::run_rest), slow: true, run: power::in_lab },
-        Scenario { slow: true, ..shared("receive_all", receive::run_all) },
         // Not in CI: each takes seven to ten minutes, most of them deadlines that have to pass, or rounds.
         Scenario { slow: true, ..shared("bad_pv", bad_pv::run) },
         Scenario { slow: true, ..shared("devices_pv", devices::run_pv) },

@@ -1,6 +1,7 @@
 //! Tests of the store from outside, on a disk that keeps no promise (see `disk`).
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on panics")]
 
+mod attached;
 mod basic;
 mod bitrot;
 mod check;

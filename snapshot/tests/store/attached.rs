@@ -1,0 +1,49 @@
+//! What a snapshot says beside its pages: names within their limits, and attachments that are its own.
+
+use snapshot::store::layout::PART_BYTES;
+use snapshot::store::{AttachmentKind, Catalog, NewSnapshot, SealInfo, Sharing, StoreError};
+
+use crate::world::{formatted, new, open};
+
+/// 16 MiB.
+const BLOCKS: u64 = 4096;
+
+#[test]
+fn what_is_attached_is_its_own_though_the_snapshot_below_has_nearly_the_same() {
+    let disk = formatted(BLOCKS);
+    let mut store = open(&disk);
+    let parts = |first: u8, last: u8, tail: usize| [vec![first; PART_BYTES], vec![last; tail]].concat();
+    // As long and another first part; another second one; as it is, but longer; the same.
+    let all = [parts(1, 2, 50), parts(3, 2, 50), parts(3, 4, 50), parts(3, 4, 51), parts(3, 4, 51)];
+    for (number, bytes) in (0..).zip(&all) {
+        let sharing = if number == 0 { Sharing::Nothing } else { Sharing::Since(number) };
+        let name = format!("a@{number}");
+        let mut taking = store.begin(&NewSnapshot { sharing, ..new(&name, 0) }).unwrap();
+        taking.attach(AttachmentKind::CONFIG_JSON, bytes).unwrap();
+        taking.seal(&SealInfo::default()).unwrap();
+    }
+    let mut catalog = Catalog::open(disk.clone()).map_err(|failed| failed.error).unwrap();
+    for (number, bytes) in all.iter().enumerate() {
+        let found = catalog.snapshot(&format!("a@{number}")).unwrap().attachment(AttachmentKind::CONFIG_JSON).unwrap();
+        assert!(found.as_ref() == Some(bytes), "a@{number}");
+    }
+    assert!(catalog.check(true, &mut |_, _| {}).unwrap().is_clean());
+}
+
+#[test]
+fn names_within_their_limits_are_taken_and_longer_ones_refused() {
+    let disk = formatted(BLOCKS);
+    let mut store = open(&disk);
+    let (guest, mode) = ("g".repeat(257), "m".repeat(17));
+    let before = disk.image();
+    for (guest_name, mode) in [(guest.as_str(), "live"), ("web01", mode.as_str())] {
+        let refused = store.begin(&NewSnapshot { guest_name, mode, ..new("a@1", 0) }).map(|_| ());
+        assert!(matches!(refused, Err(StoreError::TooLong { .. })), "{refused:?}");
+    }
+    assert!(disk.image() == before, "nothing was written");
+    let longest = NewSnapshot { guest_name: &guest[1..], mode: &mode[1..], ..new("a@1", 0) };
+    store.begin(&longest).unwrap().seal(&SealInfo::default()).unwrap();
+    let listed = store.list().unwrap();
+    let info = listed[0].snapshot.as_ref().unwrap();
+    assert_eq!((info.guest_name.len(), info.mode.len()), (256, 16));
+}
