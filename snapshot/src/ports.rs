@@ -4,6 +4,8 @@
 //! Invariants: every value that comes through a port may be hostile and is checked by who uses it; an error says what
 //! failed and who must act. Ports never retry on their own: how often is the engine's decision.
 
+mod landing;
+
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -11,6 +13,7 @@ use xen_hypercall::types::{DomHandle, DomId, Gfn};
 
 pub use xen_hypercall::types::ShutdownReason as ShutdownCode;
 
+pub use self::landing::{Fill, Landing, OneByOne, PageSink, Seen};
 pub use crate::policy::Pace;
 use crate::status::Status;
 use crate::store::Digest;
@@ -281,43 +284,6 @@ pub trait DirtyLog {
     }
     /// Ends tracking. Harmless when it is off.
     fn off(&mut self) -> Result<(), TargetError>;
-}
-
-/// When domid and handle are compared, after frames were mapped.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Seen {
-    /// Before the first page is handed out.
-    Now,
-    /// By the caller, before it makes use of what it got.
-    Later,
-}
-
-/// Takes the pages of a batch: index in the batch, and the private copy or why there is none.
-pub type PageSink<'a> = dyn FnMut(usize, Result<&Page, PageError>) -> Result<(), Stop> + 'a;
-
-/// Copies a page to its place. After an error the place holds nothing of use.
-pub type Fill<'a> = dyn FnMut(&mut Page) -> Result<(), PageError> + 'a;
-
-/// Where the pages of a batch land: the caller's own memory, so that a page is copied once.
-pub trait Landing {
-    /// Gives `fill` the place for the page with this index, once; its answer is the page's. `Stop` ends the call early
-    /// with `Ok`.
-    fn land(&mut self, index: usize, fill: &mut Fill<'_>) -> Result<(), Stop>;
-}
-
-/// A landing of one page, from where each copy is handed out.
-pub struct OneByOne<'a, 'o> {
-    /// Where every page lands.
-    pub page: &'a mut Page,
-    /// Takes it from there.
-    pub out: &'a mut PageSink<'o>,
-}
-
-impl Landing for OneByOne<'_, '_> {
-    fn land(&mut self, index: usize, fill: &mut Fill<'_>) -> Result<(), Stop> {
-        let filled = fill(self.page);
-        (self.out)(index, filled.map(|()| &*self.page))
-    }
 }
 
 /// Read access to the target's frames.

@@ -45,7 +45,8 @@ fn print(report: &CheckReport, names: &Names, pages: bool, as_json: bool) -> Out
         return show::print_json(&json!({
             "ok": report.is_clean(), "generation": report.generation, "snapshots": report.snapshots,
             "segments": report.segments, "reached": report.reached, "free": free, "stale": report.stale,
-            "unsettled": report.unsettled, "pages": pages.then_some(report.pages), "flaws": report.flaws, "first": flaws.collect::<Value>(),
+            "unsettled": report.unsettled, "pages": pages.then_some(report.pages), "flaws": report.flaws,
+            "first": flaws.collect::<Value>(),
         }));
     }
     for flaw in &report.first {
@@ -53,9 +54,7 @@ fn print(report: &CheckReport, names: &Names, pages: bool, as_json: bool) -> Out
         show::print(&format!("FLAW: {name}{flaw}"))?;
     }
     if report.unsettled {
-        show::print(
-            "a commit was cut off between its superblocks: it is safe, and the stub that opens the store ends it",
-        )?;
+        show::print("a commit was cut off between its superblocks: safe, and ended by the next stub here")?;
     }
     let checked = if pages { format!(", {} pages", report.pages) } else { String::new() };
     show::print(&format!(

@@ -16,8 +16,8 @@ use crate::standing::Change;
 use crate::verdict::check;
 
 const MEMORY_MIB: u32 = 96;
-/// 25 MiB are rewritten over and over, faster than they can be stored. So many that the pause with too little staging is
-/// long beside what the disk answers at once, half a second of it: where in that it ends nobody knows.
+/// 25 MiB are rewritten over and over, faster than they can be stored. So many that the pause with too little staging
+/// is long beside what the disk answers at once, half a second of it: where in that it ends nobody knows.
 const PARAMETERS: &str = "ls.mem=28 ls.set=6400 ls.dirty=1600 ls.verify=32 ls.tick=20 ls.publish=1";
 /// The stub's part of the pause of `live`, by that of `staged`, at least.
 const FRACTION: u64 = 10;
@@ -79,8 +79,8 @@ pub fn run(lab: &Lab) -> Result<()> {
     lab.stop_stub()
 }
 
-/// Pages of which three quarters are one word: with what else was put off, more than three times what fits as it is, and
-/// it fits when it is packed, which is faster than this disk.
+/// Pages of which three quarters are one word: with what else was put off, more than three times what fits as it is,
+/// and it fits when it is packed, which is faster than this disk.
 fn packed(lab: &Lab) -> Result<()> {
     let parameters = "ls.mem=16 ls.set=1000 ls.dirty=1000 ls.noise=128 ls.verify=32 ls.tick=20 ls.publish=1";
     let guest = lab.create_guest(&words::target("packs", MEMORY_MIB, parameters))?;

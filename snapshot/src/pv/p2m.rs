@@ -53,8 +53,8 @@ impl<M: Maps> P2m<M> {
     }
 
     /// Looks whether the list is still where it was, and searches again if it is not. The tree has no counter that
-    /// tells, so it is walked each time. The guest's shared_info, which told that, is left in `page`. True if the frames
-    /// changed.
+    /// tells, so it is walked each time. The guest's shared_info, which told that, is left in `page`. True if the
+    /// frames changed.
     pub fn refresh<H: PvHost<Maps = M>>(&mut self, host: &mut H, page: &mut Page) -> Result<bool, TargetError> {
         if self.maps.held() != self.leaves.len() as u64 * LEAF_PFNS {
             return Err(NOT_HELD);

@@ -34,8 +34,8 @@ const TRIES: u32 = 3;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Flaw {
-    /// A superblock slot is damaged, or older than a commit that was cut off leaves it ([`CheckReport::unsettled`]). The
-    /// next open for writing sets it right.
+    /// A superblock slot is damaged, or older than a commit that was cut off leaves it ([`CheckReport::unsettled`]).
+    /// The next open for writing sets it right.
     Slot(Slot),
     /// One of the two copies of an object in the meta areas does not match. Its next write sets it right.
     Copy {

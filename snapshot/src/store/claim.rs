@@ -1,11 +1,11 @@
 //! Whether a store may be written: is there another writer that lives (docs/format/store-v1.md, section 5)?
 //!
 //! Pure but for the read of one block; time is an argument. Invariants: a store whose heartbeat another writer moves
-//! is never claimed; one that was closed in order, or by this writer itself, is claimed without waiting for silence. What
-//! cannot be read is not claimed. A claim is a beat, and holds only if it still stands [`STAND_NS`] later: of several
-//! that claim at the same moment the last to write is the one (L. Lamport, "A fast mutual exclusion algorithm", 1987,
-//! which names M. Fischer). A writer that was silent for [`SILENCE_NS`] and comes back afterwards is not seen: it has to
-//! look ([`is_anothers`]) before it beats again.
+//! is never claimed; one that was closed in order, or by this writer itself, is claimed without waiting for silence.
+//! What cannot be read is not claimed. A claim is a beat, and holds only if it still stands [`STAND_NS`] later: of
+//! several that claim at the same moment the last to write is the one (L. Lamport, "A fast mutual exclusion algorithm",
+//! 1987, which names M. Fischer). A writer that was silent for [`SILENCE_NS`] and comes back afterwards is not seen: it
+//! has to look ([`is_anothers`]) before it beats again.
 
 use crate::ports::BlockDevice;
 use crate::store::error::Result;
