@@ -33,6 +33,7 @@ fn mirror(front: u64) -> u64 {
 fn flaws(image: &Image) -> Vec<Flaw> {
     let report = check(image, true);
     assert_eq!(report.flaws, report.first.len() as u64);
+    assert_eq!(report.is_clean(), report.first.is_empty());
     report.first
 }
 
@@ -176,4 +177,18 @@ fn damaged_pages_are_named_and_counted_only_when_pages_are_read() {
     let report = check(&damaged, true);
     assert_eq!(report.flaws, 10);
     assert!(report.first.iter().all(|flaw| matches!(flaw, Flaw::Page { snapshot: 1, .. })));
+}
+
+#[test]
+fn of_many_flaws_the_first_are_named_and_all_are_counted() {
+    let disk = formatted(4 * SMALL);
+    let mut store = open(&disk);
+    (1..=5).for_each(|n| take(&mut store, &format!("a@{n}"), &[run(0, 25, n)]).unwrap());
+    let mut image = disk.image();
+    let contents = (1..=5).flat_map(|n| (1..=25).map(move |gfn| n * 1_000_000 + gfn));
+    let pages: Vec<_> = contents.map(crate::world::page).collect();
+    image.values_mut().filter(|block| pages.contains(block)).for_each(|block| Rc::make_mut(block)[5] ^= 1);
+    let report = catalog(4 * SMALL, &image).unwrap().check(true, &mut |_, _| {}).unwrap();
+    // Of each snapshot's twenty a verification names sixteen.
+    assert_eq!((report.flaws, report.first.len(), report.is_clean()), (100, 64, false));
 }
