@@ -1,9 +1,9 @@
 //! What a snapshot says beside its pages: names within their limits, and attachments that are its own.
 
-use snapshot::store::layout::PART_BYTES;
+use snapshot::store::layout::{PART_BYTES, PARTS_MAX};
 use snapshot::store::{AttachmentKind, Catalog, NewSnapshot, SealInfo, Sharing, StoreError};
 
-use crate::world::{formatted, new, open};
+use crate::world::{formatted, new, open, run, take};
 
 /// 16 MiB.
 const BLOCKS: u64 = 4096;
@@ -46,4 +46,41 @@ fn names_within_their_limits_are_taken_and_longer_ones_refused() {
     let listed = store.list().unwrap();
     let info = listed[0].snapshot.as_ref().unwrap();
     assert_eq!((info.guest_name.len(), info.mode.len()), (256, 16));
+}
+
+#[test]
+fn a_snapshot_is_known_by_its_number_until_it_is_removed() {
+    let disk = formatted(BLOCKS);
+    let mut store = open(&disk);
+    let digests = [1, 2].map(|salt| {
+        take(&mut store, &format!("a@{salt}"), &[run(0, 5, salt)]).unwrap();
+        let (name, digest) = store.named(salt).unwrap();
+        assert_eq!(name, format!("a@{salt}"));
+        digest
+    });
+    assert!(digests[0] != digests[1], "other pages");
+    store.remove("a@1").unwrap();
+    assert_eq!(store.named(1), Err(StoreError::NotFound));
+    assert_eq!(store.named(2).unwrap().1, digests[1]);
+}
+
+#[test]
+fn an_attachment_has_so_many_parts_at_most_and_an_empty_one_none() {
+    let disk = formatted(2 * BLOCKS);
+    let mut store = open(&disk);
+    let mut taking = store.begin(&new("a@1", 0)).unwrap();
+    for bytes in [PARTS_MAX * PART_BYTES + 1, (PARTS_MAX + 1) * PART_BYTES + 1] {
+        let refused = taking.attach(AttachmentKind::TRACE, &vec![1; bytes]);
+        assert!(matches!(refused, Err(StoreError::TooLong { .. })), "{bytes}: {refused:?}");
+    }
+    taking.attach(AttachmentKind::CONFIG_JSON, &[]).unwrap();
+    taking.attach(AttachmentKind::TRACE, &vec![1; PARTS_MAX * PART_BYTES]).unwrap();
+    taking.seal(&SealInfo::default()).unwrap();
+    let mut catalog = Catalog::open(disk.clone()).map_err(|failed| failed.error).unwrap();
+    let mut snapshot = catalog.snapshot("a@1").unwrap();
+    assert_eq!(snapshot.attachment(AttachmentKind::CONFIG_JSON).unwrap(), None);
+    assert_eq!(
+        snapshot.attachment(AttachmentKind::TRACE).unwrap().map(|bytes| bytes.len()),
+        Some(PARTS_MAX * PART_BYTES)
+    );
 }
