@@ -245,9 +245,10 @@ impl World {
     pub fn pace(&self) -> Pace {
         let done_ns = self.disk_busy_ns - self.disk_idle_ns.saturating_sub(self.now_ns).min(self.disk_busy_ns);
         let bytes = |pages: u64| pages * 4096;
+        let done_bytes = bytes(done_ns.checked_div(self.setup.disk_ns).unwrap_or(0));
         Pace {
-            done_bytes: bytes(done_ns.checked_div(self.setup.disk_ns).unwrap_or(0)),
-            paced_bytes: bytes(done_ns.checked_div(self.setup.disk_ns).unwrap_or(0)),
+            done_bytes,
+            paced_bytes: done_bytes,
             paced_ns: done_ns,
             depth_bytes: bytes(self.setup.disk_queue),
             step_bytes: bytes(self.setup.disk_step),
