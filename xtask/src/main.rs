@@ -7,6 +7,7 @@ mod abi;
 mod bench;
 mod flask;
 mod images;
+mod mutants;
 mod packages;
 mod paths;
 mod sh;
@@ -41,6 +42,8 @@ enum Verb {
     Bench(bench::Args),
     /// The store in a simulated world: power cuts, damage, safeguards left out.
     Sim(verbs::sim::Args),
+    /// What would the tests of store and session notice, if the code were wrong? By cargo-mutants, in one build.
+    Mutants(mutants::Args),
     /// Exactly what CI runs.
     Ci(verbs::ci::Args),
     /// Compare our ABI types with the installed Xen headers.
@@ -61,6 +64,7 @@ fn main() -> anyhow::Result<()> {
         Verb::Simulate(args) => simulate::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Sim(args) => verbs::sim::run(&args),
+        Verb::Mutants(args) => mutants::run(&args),
         Verb::Ci(args) => verbs::ci::run(&args),
         Verb::Abi => abi::run(),
         Verb::Flask(args) => flask::run(&args),
