@@ -134,12 +134,21 @@ fn measured(lab: &Lab, guest: &Guest, cap: u32, mechanism: Mechanism) -> Result<
     let changes = observer(lab)?;
     let numbers = done?.observed(&changes).map_err(anyhow::Error::msg)?;
     let after = backend(lab);
+    clear(lab, guest, mechanism)?;
     settle(lab, guest)?;
     let numbers = Numbers { total_us: numbers.total_us.or(total_us), ..numbers };
     Ok(match (mechanism, before, after) {
         (Mechanism::Take(_), Some(before), Some(after)) => numbers.with_backend(before, after),
         _ => numbers,
     })
+}
+
+/// The next take is of the same name.
+fn clear(lab: &Lab, guest: &Guest, mechanism: Mechanism) -> Result<()> {
+    match mechanism {
+        Mechanism::Take(_) => lab.sh(&format!("livesave rm {}@bench", guest.name)).map(drop),
+        _ => Ok(()),
+    }
 }
 
 /// A guest that xl built anew has not said that it can suspend.
@@ -210,8 +219,6 @@ fn take(lab: &Lab, name: &str, mode: &str) -> Result<Numbers> {
     let output = lab.run_for(&command, RUN_WAIT)?;
     ensure!(output.status == 0, "`{command}` ended with {}: {}", output.status, output.errors());
     let taken = serde_json::from_str(&output.text()).with_context(|| format!("`{command}`: {}", output.text()))?;
-    set_cap(lab, name, CALM_PERCENT)?;
-    lab.sh(&format!("livesave rm {name}@bench"))?;
     // The simulator's policy, given what the stub recorded, must come to the same rounds and pages.
     replay::run(&taken).context("the simulator does not agree with the stub")?;
     let numbers = Numbers::of_take(&taken);

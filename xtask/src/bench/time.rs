@@ -103,7 +103,7 @@ mod tests {
         let plan = Plan { mechanisms: vec![Mechanism::XlSave], caps: vec![40], runs: 1, machines: 1, ..Plan::full() };
         let samples = [sample("pvh", 0, "xl-save", 10), sample("pvh", 100, "xl-save", 20)];
         assert_eq!(seconds(&plan, &samples, false, true), Some(10.0 + 3.0 * 20.0 + SETUP_S));
-        let first = Plan { mechanisms: vec![Mechanism::XlMigrate], ..plan.clone() };
+        let first = Plan { mechanisms: vec![Mechanism::XlMigrate], caps: vec![10], ..plan.clone() };
         let samples_of = [sample("pvh", 0, "xl-migrate", 10)];
         assert_eq!(seconds(&first, &samples_of, false, false), Some(2.0 * 10.0 + SETUP_S), "idle only");
         let unknown = Plan { mechanisms: Mechanism::ALL.to_vec(), ..plan };

@@ -46,7 +46,7 @@ pub struct Args {
     #[arg(long)]
     machines: Option<usize>,
     /// MiB of the guests. Much less than this, and their kernel has no room beside the half that is written to.
-    #[arg(long, default_value_t = 48)]
+    #[arg(long, default_value_t = 40)]
     memory: u32,
     /// KiB that each disk takes in a second.
     #[arg(long, default_value_t = 4096)]
