@@ -379,6 +379,17 @@ mod tests {
         assert_eq!(listener.look(&mut disk, STORE, now), Ok(Claim::Taken));
     }
 
+    #[test]
+    fn a_claim_is_ours_when_it_has_stood_and_not_before() {
+        let (mut listener, mut disk) = (Listener::new(ME), disk(None));
+        assert!(matches!(listener.look(&mut disk, STORE, START), Ok(Claim::Free { .. })));
+        listener.wrote(START);
+        beat(ME, 1).write(&mut disk, STORE).unwrap();
+        let next_ns = START + STAND_NS;
+        assert_eq!(listener.look(&mut disk, STORE, next_ns - 1), Ok(Claim::Stand { next_ns }));
+        assert_eq!(listener.look(&mut disk, STORE, next_ns), Ok(Claim::Ours));
+    }
+
     fn listening(now: u64) -> Claim {
         Claim::Listen { next_ns: now + LOOK_NS }
     }

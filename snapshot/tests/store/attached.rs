@@ -84,3 +84,19 @@ fn an_attachment_has_so_many_parts_at_most_and_an_empty_one_none() {
         Some(PARTS_MAX * PART_BYTES)
     );
 }
+
+#[test]
+fn what_the_take_and_its_end_are_told_is_listed() {
+    let disk = formatted(BLOCKS);
+    let mut store = open(&disk);
+    let told = NewSnapshot { created_unix: 11, guest_name: "web02", mode: "live", ..new("a@1", 0) };
+    let taking = store.begin(&told).unwrap();
+    let end = SealInfo { sealed_unix: 12, rounds: 13, pages_sent: 14, pause_us: 15, elapsed_us: 16 };
+    let summary = taking.seal(&end).unwrap();
+    let listed = store.list().unwrap().remove(0).snapshot.unwrap();
+    let numbers = (listed.sealed_unix, listed.rounds, listed.pages_sent, listed.pause_us, listed.elapsed_us);
+    assert_eq!(numbers, (12, 13, 14, 15, 16));
+    assert_eq!((listed.created_unix, &*listed.guest_name, &*listed.mode), (11, "web02", "live"));
+    assert_eq!((listed.id, listed.generation), (summary.id, summary.generation));
+    assert_eq!((listed.guest_uuid, listed.max_gfn), (told.guest_uuid, told.max_gfn));
+}

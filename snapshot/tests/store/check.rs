@@ -1,9 +1,11 @@
 //! `check` finds nothing in a sound store, and each kind of flaw by its name; it never writes.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use snapshot::store::layout::{Field, root, run_record, segment_group, segment_set, table_leaf};
-use snapshot::store::{CheckReport, Flaw, SegmentId, Slot};
+use snapshot::store::{CheckReport, Flaw, SegmentId, Slot, StoreError};
+use xen_hypercall::types::Gfn;
 
 use crate::disk::{Disk, Image};
 use crate::hostile::{Map, resign, sealed};
@@ -191,4 +193,20 @@ fn of_many_flaws_the_first_are_named_and_all_are_counted() {
     let report = catalog(4 * SMALL, &image).unwrap().check(true, &mut |_, _| {}).unwrap();
     // Of each snapshot's twenty a verification names sixteen.
     assert_eq!((report.flaws, report.first.len(), report.is_clean()), (100, 64, false));
+}
+
+#[test]
+fn each_flaw_says_which_snapshot_it_concerns_and_what_it_is() {
+    let (segment, error) = (SegmentId(7), StoreError::NotFound);
+    let of_seven = [
+        Flaw::Unlisted { snapshot: 7, segment },
+        Flaw::Counts { snapshot: 7 },
+        Flaw::Page { snapshot: 7, gfn: Gfn::new(3), error },
+        Flaw::Snapshot { snapshot: 7, error },
+    ];
+    let of_none = [Flaw::Slot(Slot::A), Flaw::Copy { what: "catalog", block: 9 }, Flaw::Shared { segment, block: 9 }];
+    assert!(of_seven.iter().all(|flaw| flaw.snapshot() == Some(7)));
+    assert!(of_none.iter().all(|flaw| flaw.snapshot().is_none()));
+    let said: BTreeSet<String> = of_seven[1..].iter().chain(&of_none).map(|flaw| flaw.to_string()).collect();
+    assert!(said.len() == 5 && said.iter().all(|text| text.len() > 10), "{said:?}");
 }

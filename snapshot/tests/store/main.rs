@@ -5,6 +5,7 @@ mod attached;
 mod basic;
 mod bitrot;
 mod check;
+mod counted;
 mod crash;
 mod disk;
 mod document;

@@ -1,10 +1,15 @@
 //! What cargo-mutants would change, as it lists it.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::paths;
-use crate::sh::{cmd, read};
+use crate::sh::{cmd, long, read};
+
+/// Another version may list other mutants, or say otherwise what they are.
+const VERSION: &str = "27.1.0";
 
 /// What kind of change: cargo-mutants' own names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,13 +47,26 @@ pub struct Mutant {
 
 /// All mutants of these files of the package, in cargo-mutants' order.
 pub fn of(package: &str, files: &[String]) -> Result<Vec<Mutant>> {
+    let program = installed()?;
     let mut words = vec!["mutants", "--list", "--json", "--package", package];
     for file in files {
         words.extend(["--file", file]);
     }
-    let text = read(cmd("cargo", &words).current_dir(paths::root()))?;
+    let text = read(cmd(&program.to_string_lossy(), &words).current_dir(paths::root()))?;
     let list: Vec<Value> = serde_json::from_str(&text).context("the list of cargo-mutants")?;
     list.iter().map(|value| parse(value).with_context(|| format!("a mutant as listed: {value}"))).collect()
+}
+
+/// cargo-mutants, installed into the cache if it is not there.
+fn installed() -> Result<PathBuf> {
+    let root = paths::cache_dir(&format!("cargo-mutants-{VERSION}"))?;
+    let program = root.join("bin/cargo-mutants");
+    if !program.exists() {
+        let into = root.to_string_lossy().into_owned();
+        let words = ["install", "cargo-mutants", "--version", VERSION, "--locked", "--root", &into];
+        long("install cargo-mutants", &mut cmd("cargo", &words))?;
+    }
+    Ok(program)
 }
 
 fn parse(value: &Value) -> Option<Mutant> {

@@ -31,7 +31,7 @@ const SLOW: [&str; 8] = [
     "crash::",
     "bitrot::",
     "order::",
-    "so_many",
+    "a_store_lists_so_many",
     "space::after_a_hundred",
     "shared::what_snapshots_share_is_cleaned",
     "shared::any_order",

@@ -70,7 +70,8 @@ impl Tree {
 
     /// Weaves all that compile woven; their ids.
     pub fn weave(&self, mutants: &[Mutant]) -> Result<BTreeSet<usize>> {
-        let mut left: BTreeSet<usize> = (0..mutants.len()).filter(|id| mutants[*id].genre != Genre::StructField).collect();
+        let mut left: BTreeSet<usize> =
+            (0..mutants.len()).filter(|id| mutants[*id].genre != Genre::StructField).collect();
         let library = format!("{}/src/lib.rs", self.package);
         let source = fs::read_to_string(paths::root().join(&library))?;
         self.put(&library, (source + QUESTION).as_bytes())?;
@@ -114,7 +115,8 @@ impl Tree {
         let text = String::from_utf8_lossy(&output.stdout);
         for message in text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
             for (file, at) in spans(&message) {
-                let around = marks.get(&file).into_iter().flatten().filter(|(start, end, _)| (*start..*end).contains(&at));
+                let around =
+                    marks.get(&file).into_iter().flatten().filter(|(start, end, _)| (*start..*end).contains(&at));
                 guilty.extend(around.last().into_iter().flat_map(|(.., ids)| ids.iter().copied()));
             }
         }

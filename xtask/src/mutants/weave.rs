@@ -213,9 +213,8 @@ impl Weaver<'_> {
 
 /// Which mutant is on decides; none of them, and it is the last.
 fn choice(ids: &[(usize, String)], text: impl Fn(&str) -> String, otherwise: &str) -> String {
-    let one = |(id, value): &(usize, String)| {
-        format!("/*{{{id}*/if crate::mutant({id}) {{ {} }} else/*}}*/ ", text(value))
-    };
+    let one =
+        |(id, value): &(usize, String)| format!("/*{{{id}*/if crate::mutant({id}) {{ {} }} else/*}}*/ ", text(value));
     ids.iter().map(one).collect::<String>() + &format!("{{ {otherwise} }}")
 }
 
