@@ -1,7 +1,7 @@
 //! All mutants of a file in one text, each behind a question that is asked when the code runs: which one is on.
 //!
-//! Pure. What is woven says, with no mutant on, what the source says. An operand is evaluated as often as in the source,
-//! and in the same order. Each mutant's text, and each expression that was taken apart for some, stands between marks,
+//! Pure. With no mutant on, what is woven says what the source says: an operand is evaluated as often as there, and in
+//! the same order. Each mutant's text, and each expression that was taken apart for some, stands between marks,
 //! so that what the compiler does not take is known to belong to it.
 
 use proc_macro2::LineColumn;
@@ -301,7 +301,8 @@ mod tests {
 
     #[test]
     fn arms_and_guards() {
-        let source = "fn f(a: u8) -> u8 {\n    match a {\n        1 if a > 0 => 2,\n        3 => 4,\n        _ => 5,\n    }\n}\n";
+        let arms = "        1 if a > 0 => 2,\n        3 => 4,\n        _ => 5,\n";
+        let source = &format!("fn f(a: u8) -> u8 {{\n    match a {{\n{arms}    }}\n}}\n");
         let mutants = [
             mutant(Genre::MatchArm, (3, 8), ""),
             mutant(Genre::MatchArmGuard, (3, 13), "true"),
