@@ -54,6 +54,8 @@ pub struct Faults {
     pub swallow_flush: Option<u64>,
     /// The n-th flush fails, and what was pending never arrives; reads go on seeing it (a page cache does that).
     pub lose_flush: Option<u64>,
+    /// Nothing is answered any more.
+    pub gone: bool,
 }
 
 pub struct State {
@@ -126,6 +128,9 @@ impl Disk {
         let end = at.0 + (length / 4096) as u64;
         assert!(length.is_multiple_of(4096) && length <= IO_MAX && length > 0, "length {length}");
         assert!(end <= state.blocks, "blocks {}..{end} of {}", at.0, state.blocks);
+        if state.faults.gone {
+            return Err(IoError::Disconnected);
+        }
         let failing = state.faults.fail_at == Some(number) || state.faults.fail_from.is_some_and(|from| number >= from);
         if failing { Err(IoError::Failed { at }) } else { Ok(()) }
     }

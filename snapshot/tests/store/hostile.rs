@@ -47,6 +47,14 @@ impl Map {
     }
 }
 
+/// The root of the newest snapshot.
+pub fn newest_root(image: &Image) -> u64 {
+    let map = Map::of(image);
+    let entries = &image[&map.catalog][..];
+    let newest = catalog::COUNT.u32(entries) as usize - 1;
+    block_of(image, map.table, catalog_entry::ROOT.of(&entries[catalog::SIZE + newest * catalog_entry::SIZE..]))
+}
+
 fn digest(kind: Kind, bytes: u32, page: &Page) -> [u8; 16] {
     let key = blake3::keyed_hash(&KEY, b"livesave v1 meta");
     let mut hasher = blake3::Hasher::new_keyed(key.as_bytes());

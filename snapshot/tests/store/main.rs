@@ -3,6 +3,7 @@
 
 mod attached;
 mod basic;
+mod below;
 mod bitrot;
 mod check;
 mod counted;
@@ -14,6 +15,7 @@ mod history;
 mod hostile;
 mod model;
 mod order;
+mod reserved;
 mod shared;
 mod small;
 mod space;

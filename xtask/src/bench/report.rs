@@ -134,6 +134,7 @@ fn line(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::simulate::plot::are_told_apart;
 
     fn sample(mechanism: &'static str, cap: u32, pause_us: Option<u64>) -> Sample {
         let numbers = |pause_us| Numbers { pause_us: Some(pause_us), ..Numbers::default() };
@@ -158,6 +159,7 @@ mod tests {
         let plots = plots(&samples);
         assert_eq!(plots.len(), 4);
         let (name, pause) = &plots[0];
+        assert!(are_told_apart(&Mechanism::ALL.map(Mechanism::name)));
         assert!(name == "pause-pvh.svg" && pause.contains(">live<") && !pause.contains(">staged<"));
     }
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 /// What a program may take that takes no time without a mutant, and how many times what it takes else.
-const LEAST: Duration = Duration::from_secs(8);
+const LEAST: Duration = Duration::from_secs(5);
 const TIMES: u32 = 4;
 /// Address space of a test program: what loops may allocate as it does.
 const MEMORY_KIB: u64 = 8 << 20;

@@ -19,7 +19,7 @@ use super::tree::{Build, Tree};
 use crate::sh::heading;
 
 /// Tests that take seconds: they judge only what all others let pass, with `--by`.
-const SLOW: [&str; 8] = [
+const SLOW: [&str; 9] = [
     "crash::",
     "bitrot::",
     "order::",
@@ -28,6 +28,7 @@ const SLOW: [&str; 8] = [
     "shared::what_snapshots_share_is_cleaned",
     "shared::any_order",
     "hostile::structures_with",
+    "entry::tests::every_shape",
 ];
 /// Of the library's own tests those of these modules judge first.
 const MODULES: [&str; 2] = ["store::", "session::"];

@@ -11,8 +11,42 @@ const RIGHT: f64 = 190.0;
 const TOP: f64 = 34.0;
 const BOTTOM: f64 = 48.0;
 
-/// Distinct on white and for the colour-blind (Okabe and Ito), then the same dashed.
-const COLOURS: [&str; 7] = ["#000000", "#e69f00", "#56b4e9", "#009e73", "#d55e00", "#0072b2", "#cc79a7"];
+/// Distinct on white and for the colour-blind (Okabe and Ito).
+const BLACK: &str = "#000000";
+const ORANGE: &str = "#e69f00";
+const SKY: &str = "#56b4e9";
+const GREEN: &str = "#009e73";
+const RED: &str = "#d55e00";
+const BLUE: &str = "#0072b2";
+const PINK: &str = "#cc79a7";
+
+/// Colour, and whether it is dashed: a mechanism looks the same in every plot, measured or simulated. What is read in
+/// another way, or has other settings, is dashed.
+fn look(name: &str) -> (&'static str, bool) {
+    match name {
+        "xl-save" | "save" => (BLACK, false),
+        "xl-migrate" | "migration" => (ORANGE, false),
+        "vnsnap" => (SKY, false),
+        "live" => (GREEN, false),
+        "live-skip" => (GREEN, true),
+        "improved" => (RED, false),
+        "improved-skip" => (RED, true),
+        "improved-literal-h" => (ORANGE, true),
+        "xen" => (BLUE, false),
+        "staged" | "staged-128M" => (PINK, false),
+        "staged-32M" => (PINK, true),
+        "staged-half" => (SKY, true),
+        "staged-32M-throttle" => (BLUE, true),
+        _ => (BLACK, true),
+    }
+}
+
+/// Has each line of a plot a look of its own?
+#[cfg(test)]
+pub fn are_told_apart(names: &[&str]) -> bool {
+    let looks: std::collections::BTreeSet<_> = names.iter().map(|name| look(name)).collect();
+    looks.len() == names.len() && !looks.contains(&look(""))
+}
 
 /// A value with the ends of its bar.
 #[derive(Clone, Copy, Debug)]
@@ -144,8 +178,8 @@ impl Plot {
     }
 
     fn line(&self, index: usize, line: &Line, axis: &Axis) -> String {
-        let colour = COLOURS[index % COLOURS.len()];
-        let dash = if index < COLOURS.len() { "" } else { " stroke-dasharray=\"5 3\"" };
+        let (colour, is_dashed) = look(&line.name);
+        let dash = if is_dashed { " stroke-dasharray=\"5 3\"" } else { "" };
         let style = format!("fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.6\"{dash}");
         let points = line.points.iter().map(|(cap, point)| format!("{:.1},{:.1}", x(*cap), axis.y(point.value)));
         let mut out = format!("<polyline {style} points=\"\n{}\"/>\n", points.collect::<Vec<_>>().join("\n"));

@@ -103,3 +103,15 @@ fn write(study: &Study, shapes: &[Shape], dir: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::plot::are_told_apart;
+    use super::*;
+
+    #[test]
+    fn the_lines_of_each_figure_are_told_apart() {
+        assert!(FIGURES.iter().all(|(.., mechanisms)| are_told_apart(mechanisms)));
+        assert!(!are_told_apart(&["live", "live"]) && !are_told_apart(&["unheard-of"]));
+    }
+}
