@@ -294,7 +294,10 @@ fn a_throttle_is_said_and_stays() {
         levels.push(machine.throttle());
     }
     assert_eq!(levels[..4], [0, 50, 60, 70]);
-    assert_eq!(machine.trouble().map(|trouble| trouble.fault), Some(Fault::PauseTooLong), "{levels:?}");
+    let said = machine.trouble().unwrap();
+    assert_eq!(said.fault, Fault::PauseTooLong, "{levels:?}");
+    let reason = "the pause would be 1 ms: 200 pages are dirty, 100 fit";
+    assert_eq!(said.to_string(), format!("{}: {reason}", Fault::PauseTooLong));
 }
 
 #[test]
@@ -310,4 +313,47 @@ fn tracking_since_an_earlier_take_is_ended_by_one_of_another_kind_even_if_it_is_
     assert_eq!(machine.step(0, Observation::Done), Action::Finish);
     assert_eq!(machine.state(), State::Refused);
     assert!(!machine.tracks());
+}
+
+/// How often tracking is switched off, if it always fails, by a take after which it is to stay on.
+fn offs(seen: &[(u64, Observation)]) -> u32 {
+    let mut machine = Machine::staying(policy(Mode::Save), false);
+    machine.step(0, Observation::Begin);
+    let mut actions: Vec<Action> = seen.iter().map(|(now_ns, seen)| machine.step(*now_ns, seen.clone())).collect();
+    actions.extend((0..10).map(|_| machine.step(0, trouble(Fault::Hypercall))));
+    actions.iter().filter(|action| **action == Action::TrackingOff).count() as u32
+}
+
+#[test]
+fn what_is_to_stay_on_and_does_not_is_off_after_as_many_attempts_as_else() {
+    let captured = [done(), done(), (0, Observation::Suspended), done(), done()];
+    assert_eq!(offs(&captured), limits::OFF_ATTEMPTS, "it was not armed");
+    let given_up = [done(), done(), (0, trouble(Fault::Cancelled)), done()];
+    assert_eq!(offs(&given_up), limits::OFF_ATTEMPTS, "there is no snapshot");
+}
+
+#[test]
+fn the_last_set_is_a_round() {
+    let mut machine = Machine::new(policy(Mode::Live));
+    machine.step(0, Observation::Begin);
+    let round = |stats| Observation::Round(stats, false);
+    let rounds = [stats(1, 500), stats(2, 0), RoundStats { dirty_previous: 0, ..stats(3, 0) }].map(round);
+    let seen = [Observation::Done, Observation::Done].into_iter().chain(rounds);
+    for seen in seen.chain([Observation::Rechecked(false), Observation::Nothing]) {
+        machine.step(0, seen);
+    }
+    let before = machine.round();
+    assert_eq!(machine.step(0, Observation::Suspended), Action::Capture(Capture::LastSet));
+    assert_eq!(machine.round(), before + 1);
+    assert!(before > 1);
+}
+
+#[test]
+fn what_is_known_since_an_earlier_take_means_that_tracking_is_on_where_it_does_not_stay() {
+    let after = |mut machine: Machine, whole| {
+        machine.carry(whole);
+        machine.tracks()
+    };
+    let (plain, stays) = (|| Machine::new(policy(Mode::Live)), || Machine::staying(policy(Mode::Live), false));
+    assert!(after(plain(), true) && !after(plain(), false) && !after(stays(), true) && !after(stays(), false));
 }

@@ -152,6 +152,11 @@ mod tests {
         let mut twice = set.encode();
         twice[16..20].copy_from_slice(&1u32.to_le_bytes());
         assert_eq!(Bitmap::decode(&twice, 200), None, "group 1 twice");
+        let (mut other, mut more) = (set.encode(), set.encode());
+        field::MAGIC.put(&mut other, &[0; 4]);
+        field::COUNT.put(&mut more, &5u32.to_le_bytes());
+        assert_eq!(Bitmap::decode(&other, 200), None, "another magic");
+        assert_eq!(Bitmap::decode(&more, 200), None, "more groups than bytes");
     }
 
     #[test]

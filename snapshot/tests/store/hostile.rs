@@ -192,3 +192,37 @@ fn two_ids_at_one_address_are_refused_by_a_writer() {
     let failed = Store::open(Disk::with(SMALL, image)).err().map(|failed| failed.error);
     assert!(matches!(failed, Some(StoreError::Corrupt { what: "segment that two ids share", .. })), "{failed:?}");
 }
+
+/// One field of the catalog at a time, in a store of two snapshots.
+#[test]
+fn a_catalog_that_makes_no_sense_is_refused() {
+    let disk = formatted(SMALL);
+    take(&mut open(&disk), "a@1", &[run(0, 12, 1)]).unwrap();
+    take(&mut open(&disk), "a@2", &[run(0, 12, 2)]).unwrap();
+    let (image, map) = (disk.image(), Map::of(&disk.image()));
+    let second = |field: Field| Field { offset: catalog::SIZE + catalog_entry::SIZE + field.offset, ..field };
+    let generation = catalog::GENERATION.u64(&image[&map.catalog][..]);
+    let name = catalog_entry::NAME.of(&image[&map.catalog][catalog::SIZE..]);
+    let number = |value: u64| value.to_le_bytes().to_vec();
+    let cases: [(&str, Field, Vec<u8>); 8] = [
+        ("another magic", catalog::MAGIC, vec![0; 4]),
+        ("another generation", catalog::GENERATION, number(generation + 1)),
+        ("fewer entries than bytes", catalog::COUNT, number(1)),
+        ("more entries than bytes", catalog::COUNT, number(3)),
+        ("a number twice", second(catalog_entry::SNAPSHOT_ID), number(1)),
+        ("numbers that descend", second(catalog_entry::SNAPSHOT_ID), number(0)),
+        ("a number that is still to be given", second(catalog_entry::SNAPSHOT_ID), number(3)),
+        ("a name twice", second(catalog_entry::NAME), name.to_vec()),
+    ];
+    for (what, field, value) in cases {
+        let mut forged = image.clone();
+        let mut page = *forged[&map.catalog];
+        field.put(&mut page, &value[..field.size.min(value.len())]);
+        forged.insert(map.catalog, Rc::new(page));
+        resign(&mut forged, &map);
+        assert!(crate::world::catalog(SMALL, &forged).is_err(), "{what}");
+    }
+    let mut same = image.clone();
+    resign(&mut same, &map);
+    assert!(same == image && crate::world::catalog(SMALL, &same).is_ok(), "the test signs as the store does");
+}
