@@ -6,6 +6,7 @@ mod basic;
 mod below;
 mod bitrot;
 mod check;
+mod cleaner;
 mod counted;
 mod crash;
 mod disk;

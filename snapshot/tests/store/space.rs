@@ -153,11 +153,11 @@ fn after_a_hundred_takes_the_store_is_near_the_live_data() {
     expected.iter().for_each(|(name, pages)| compare(&mut reader, name, pages).unwrap());
 }
 
-fn lease(generation: Generation, sequence: u64, in_use: bool) -> Lease {
+pub fn lease(generation: Generation, sequence: u64, in_use: bool) -> Lease {
     Lease { reader: [8; 16], generation, sequence, unix: 5, in_use }
 }
 
-fn put(disk: &Disk, lease: &Lease) {
+pub fn put(disk: &Disk, lease: &Lease) {
     lease.write(&mut disk.clone(), ID, 1).unwrap();
 }
 
