@@ -30,6 +30,8 @@ pub fn run(lab: &Lab) -> Result<()> {
     let guest = lab.create_guest(&target("store", 96, "ls.mem=16 ls.dirty=1 ls.tick=50 ls.publish=2"))?;
     went_back(lab, &guest).context("an older copy of the device")?;
     two_stubs(lab).context("two stubs with one store")?;
+    at_once(lab).context("two stubs that find a store closed at the same moment")?;
+    anothers_beat(lab, &guest).context("another writer's beat in the place of an idle stub's")?;
     detached(lab, &guest).context("a disk that is detached")?;
     swapped(lab).context("another store on the device")?;
     fails(lab, &guest).context("a disk that fails")?;
@@ -85,6 +87,51 @@ fn two_stubs(lab: &Lab) -> Result<()> {
     })?;
     lab.sh("xl destroy second")?;
     check(lab.stub_is_idle()?, || "the first stub was disturbed".to_owned())
+}
+
+/// One has it, the other gives way.
+fn at_once(lab: &Lab) -> Result<()> {
+    lab.stop_stub()?;
+    lab.sh(&format!(
+        "for C in livesave second; do xl create -q -p /run/$C.cfg; done; xl unpause {STUB}; xl unpause second"
+    ))?;
+    let text = |lab: &Lab, name: &str| -> Result<String> {
+        Ok(lab.run(&format!("xenstore-read /local/domain/$(xl domid {name})/data/livesave/stub 2>/dev/null"))?.text())
+    };
+    let mut first_has_it = false;
+    becomes(lab, "one of two stubs has the store", TAKE_WAIT, |lab| {
+        let texts = [text(lab, STUB)?, text(lab, "second")?];
+        let idle = texts.each_ref().map(|text| text.contains("state=idle"));
+        let refused = texts.each_ref().map(|text| text.contains("state=failed") && text.contains("another stub"));
+        check(idle != [true; 2] && refused != [true; 2], || format!("both, or none: {texts:?}"))?;
+        first_has_it = idle[0];
+        Ok(idle == refused.map(|refused| !refused))
+    })?;
+    say!("   the {} stub has the store", if first_has_it { "first" } else { "second" });
+    // Whoever has it closes it, so that the next one need not listen.
+    lab.run("xl shutdown -w second")?;
+    lab.run("xl destroy second 2>/dev/null")?;
+    lab.stop_stub()?;
+    lab.start_stub("")
+}
+
+/// As from a second writer that did not look: an idle stub finds it and lets go, and nothing of its own is written over
+/// that beat. Here it is the beat of the stub before this one, put back by hand.
+fn anothers_beat(lab: &Lab, guest: &Guest) -> Result<()> {
+    let beat = |from: &str, to: &str| format!("dd {from} {to} bs=4096 count=1 2>/dev/null");
+    let (read, write) =
+        (format!("if={STORE_DEVICE} skip=1 iflag=direct"), format!("of={STORE_DEVICE} seek=1 oflag=direct"));
+    lab.sh(&beat(&read, "of=/run/beat"))?;
+    lab.stop_stub()?;
+    lab.start_stub("")?;
+    lab.sh(&beat("if=/run/beat", &write))?;
+    let reason = lab.stub_reason()?;
+    check(reason.contains("another stub"), || format!("the stub's reason is `{reason}`"))?;
+    lab.stop_stub()?;
+    lab.sh(&format!("{}; cmp /run/beat /run/beat.after", beat(&read, "of=/run/beat.after")))
+        .context("the other one's beat was written over")?;
+    lab.start_stub("")?;
+    after::takes(lab, guest, "beat")
 }
 
 /// While it is idle and in the middle of a take; each time a disk that is attached again is enough.
