@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn a_plan_takes_what_its_longest_machine_takes() {
-        let plan = Plan { mechanisms: vec![Mechanism::XlSave], caps: vec![100], runs: 5, ..Plan::full() };
+        let plan = Plan { mechanisms: vec![Mechanism::XlSave], caps: vec![0, 100], runs: 5, ..Plan::full() };
         let samples = [
             sample("pvh", 0, "xl-save", 10),
             sample("pvh", 100, "xl-save", 20),
@@ -100,10 +100,10 @@ mod tests {
 
     #[test]
     fn a_cell_that_was_not_run_takes_the_longest_of_its_mechanism() {
-        let plan = Plan { mechanisms: vec![Mechanism::XlSave], caps: vec![40], runs: 1, machines: 1, ..Plan::full() };
+        let plan = Plan { mechanisms: vec![Mechanism::XlSave], caps: vec![0, 40], runs: 1, machines: 1, ..Plan::full() };
         let samples = [sample("pvh", 0, "xl-save", 10), sample("pvh", 100, "xl-save", 20)];
         assert_eq!(seconds(&plan, &samples, false, true), Some(10.0 + 3.0 * 20.0 + SETUP_S));
-        let first = Plan { mechanisms: vec![Mechanism::XlMigrate], caps: vec![10], ..plan.clone() };
+        let first = Plan { mechanisms: vec![Mechanism::XlMigrate], caps: vec![0, 10], ..plan.clone() };
         let samples_of = [sample("pvh", 0, "xl-migrate", 10)];
         assert_eq!(seconds(&first, &samples_of, false, false), Some(2.0 * 10.0 + SETUP_S), "idle only");
         let unknown = Plan { mechanisms: Mechanism::ALL.to_vec(), ..plan };

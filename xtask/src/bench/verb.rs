@@ -36,7 +36,7 @@ pub struct Args {
     /// Only these mechanisms.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Only these CPU caps of the guest that writes; 100: none.
+    /// Only these CPU caps of the guest that writes; 100: none; 0: a guest that is idle.
     #[arg(long, value_delimiter = ',')]
     caps: Vec<u32>,
     /// Only these kinds of guest: pvh, pv.
