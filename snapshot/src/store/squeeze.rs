@@ -158,6 +158,15 @@ mod tests {
     }
 
     #[test]
+    fn a_page_that_saves_less_than_an_eighth_is_left_as_it_is() {
+        for (bytes, pays) in [(3400, true), (3700, false)] {
+            let mut page = noise(5);
+            page[bytes..].fill(0);
+            assert_eq!(Packer::new(Compression::Lz4).unwrap().pack(&page).is_some(), pays, "{bytes}");
+        }
+    }
+
+    #[test]
     fn after_many_misses_few_pages_are_tried_until_one_pays() {
         let mut packer = Packer::new(Compression::Lz4).unwrap();
         (0..100).for_each(|seed| assert!(packer.pack(&noise(seed)).is_none()));

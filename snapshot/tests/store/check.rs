@@ -210,3 +210,38 @@ fn each_flaw_says_which_snapshot_it_concerns_and_what_it_is() {
     let said: BTreeSet<String> = of_seven[1..].iter().chain(&of_none).map(|flaw| flaw.to_string()).collect();
     assert!(said.len() == 5 && said.iter().all(|text| text.len() > 10), "{said:?}");
 }
+
+/// How often a check begins, if something comes to pass each time that it does.
+fn attempts(disk: &Disk, mut meanwhile: impl FnMut(u64)) -> u64 {
+    let mut reader = snapshot::store::Catalog::open(disk.clone()).map_err(|failed| failed.error).unwrap();
+    let (mut attempts, mut last) = (0, (u32::MAX, u64::MAX));
+    let mut progress = |(done, _): (u32, u32), (page, _): (u64, u64)| {
+        if (done, page) <= last {
+            attempts += 1;
+            meanwhile(attempts);
+        }
+        last = (done, page);
+    };
+    reader.check(true, &mut progress).unwrap();
+    attempts
+}
+
+/// What a writer did meanwhile may look like a flaw; without one a flaw is one at once.
+#[test]
+fn a_check_with_flaws_begins_anew_as_long_as_somebody_writes_and_not_for_ever() {
+    for (is_flawed, is_busy, expected) in [(false, false, 1), (false, true, 1), (true, false, 1), (true, true, 3)] {
+        let disk = formatted(4 * SMALL);
+        take(&mut open(&disk), "a@1", &[run(0, 300, 1)]).unwrap();
+        let wanted = crate::world::page(1_000_011);
+        let at = *disk.0.borrow().view.iter().find(|(_, block)| ***block == wanted).unwrap().0;
+        if is_flawed {
+            disk.0.borrow_mut().view.insert(at, Rc::new([9; 4096]));
+        }
+        let writes = |number| {
+            if is_busy {
+                take(&mut open(&disk), &format!("w@{number}"), &[run(0, 3, number)]).unwrap();
+            }
+        };
+        assert_eq!(attempts(&disk, writes), expected, "flawed: {is_flawed}, busy: {is_busy}");
+    }
+}

@@ -324,3 +324,26 @@ fn a_damaged_member_of_a_family_is_left_alone() {
     assert!(clean(&mut open(&disk)) > 5, "and it is cleaned once the page is right");
     all_right(&disk, &expected);
 }
+
+/// Runs of each snapshot of a chain whose takes hand in so many pages.
+fn chain_of(takes: u64, pages: u64) -> Vec<u32> {
+    let disk = formatted(LARGE);
+    let mut store = open(&disk);
+    let base: Run = (0..2000).map(|gfn| (gfn, Some(gfn + 1))).collect();
+    beside(&mut store, "a@00", &[base], Sharing::Since, None).unwrap();
+    for number in 1..=takes {
+        let handed = (0..pages).map(|page| (number * pages + page, Some(number << 20 | (page + 1)))).collect();
+        let (name, below) = (format!("a@{number:02}"), format!("a@{:02}", number - 1));
+        beside(&mut store, &name, &[handed], Sharing::Since, Some(&below)).unwrap();
+    }
+    store.list().unwrap().into_iter().map(|one| one.snapshot.unwrap().runs).collect()
+}
+
+#[test]
+fn a_snapshot_has_so_many_runs_at_most_and_a_large_one_is_not_merged_for_a_small_one() {
+    let small = chain_of(20, 1);
+    // The base stays below; all above it became one.
+    assert_eq!((small[15], small[16], small[17]), (16, 2, 3), "{small:?}");
+    let mut below = chain_of(15, 200);
+    assert!(below.iter().all(|runs| *runs <= 16) && below.pop() == Some(16), "{below:?}");
+}

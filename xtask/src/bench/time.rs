@@ -100,7 +100,8 @@ mod tests {
 
     #[test]
     fn a_cell_that_was_not_run_takes_the_longest_of_its_mechanism() {
-        let plan = Plan { mechanisms: vec![Mechanism::XlSave], caps: vec![0, 40], runs: 1, machines: 1, ..Plan::full() };
+        let plan =
+            Plan { mechanisms: vec![Mechanism::XlSave], caps: vec![0, 40], runs: 1, machines: 1, ..Plan::full() };
         let samples = [sample("pvh", 0, "xl-save", 10), sample("pvh", 100, "xl-save", 20)];
         assert_eq!(seconds(&plan, &samples, false, true), Some(10.0 + 3.0 * 20.0 + SETUP_S));
         let first = Plan { mechanisms: vec![Mechanism::XlMigrate], caps: vec![0, 10], ..plan.clone() };
