@@ -250,4 +250,16 @@ mod tests {
         let known = |id| read(Place::raw(SegmentId(id), 0));
         assert!((0..200).chain([u32::MAX]).all(|id| known(id) == (id < geometry.segments)));
     }
+
+    #[test]
+    fn a_range_that_says_more_than_its_length_is_refused() {
+        let entry = Entry { gfn: 5, end: 9, what: What::Zero };
+        let raw = entry.encode();
+        assert_eq!(Entry::parse(&raw, &geometry()), Some(entry));
+        for (field, at) in [(field::SEGMENT, 0), (field::PLACE, 0), (field::DIGEST, 8), (field::DIGEST, 15)] {
+            let mut raw = raw;
+            raw[field.offset + at] = 1;
+            assert_eq!(Entry::parse(&raw, &geometry()), None, "{} {at}", field.name);
+        }
+    }
 }

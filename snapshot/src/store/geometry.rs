@@ -269,4 +269,20 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn one_segment_in_64_is_kept_and_so_many_at_least_and_at_most() {
+        let slop = |segments: u64| {
+            let blocks = (1..)
+                .map(|extra| segments * 256 + extra * 64)
+                .find(|blocks| Geometry::of(*blocks).is_ok_and(|geometry| u64::from(geometry.segments) == segments));
+            Geometry::of(blocks.unwrap()).unwrap().slop()
+        };
+        assert_eq!([4, 7, 8, 9, 128, 192, 4096, 8192].map(slop), [1, 1, 2, 2, 2, 3, 64, 64]);
+    }
+
+    #[test]
+    fn a_home_has_room_for_whole_blocks() {
+        assert_eq!(Homes { home: [10, 20], blocks: 3 }.capacity(), 3 * 4096);
+    }
 }

@@ -39,3 +39,27 @@ impl Kind {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn each_kind_has_a_name_of_its_own() {
+        let kinds = [
+            Kind::CATALOG,
+            Kind::DIRECTORY,
+            Kind::TABLE_LEAF,
+            Kind::ROOT,
+            Kind::RUN_NODE,
+            Kind::RUN_LEAF,
+            Kind::SEGMENT_SET,
+            Kind::ATTACHMENT,
+            Kind(*b"none"),
+        ];
+        let names: BTreeSet<_> = kinds.iter().map(|kind| kind.name()).collect();
+        assert!(names.len() == kinds.len() && names.contains("catalog"), "{names:?}");
+    }
+}

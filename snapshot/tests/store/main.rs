@@ -11,6 +11,7 @@ mod counted;
 mod crash;
 mod disk;
 mod document;
+mod edges;
 mod golden;
 mod history;
 mod hostile;

@@ -5,7 +5,7 @@ use snapshot::store::{AttachmentKind, Compression, NewSnapshot, SealInfo, Sharin
 use xen_hypercall::types::Gfn;
 
 use crate::disk::Disk;
-use crate::world::{PACKS, Run, fill, formatted, new, open, page, take};
+use crate::world::{PACKS, Run, fill, formatted, new, open, take};
 
 /// 32 MiB.
 const BLOCKS: u64 = 8192;
