@@ -226,3 +226,32 @@ fn a_catalog_that_makes_no_sense_is_refused() {
     resign(&mut same, &map);
     assert!(same == image && crate::world::catalog(SMALL, &same).is_ok(), "the test signs as the store does");
 }
+
+/// One field of the root at a time.
+#[test]
+fn a_root_that_makes_no_sense_is_refused() {
+    let (image, map) = sealed();
+    let of_run = |field: Field| Field { offset: root::SIZE + field.offset, ..field };
+    let cases: [(&str, Field, u64); 11] = [
+        ("another snapshot's", root::SNAPSHOT_ID, 2),
+        ("of another time", root::CREATED_UNIX, 5),
+        ("frames beyond any guest", root::GFN_END, 1 << 41),
+        ("pages beyond any guest", root::DATA_PAGES, 1 << 41),
+        ("more runs than it has", root::RUN_COUNT, 2),
+        ("more runs than any has", root::RUN_COUNT, 17),
+        ("more parts than it has", root::ATTACHMENT_COUNT, 2),
+        ("another length of its description", root::METADATA_BYTES, 7),
+        ("a run of too many levels", of_run(run_record::LEVEL), 99),
+        ("a run of too many entries", of_run(run_record::ENTRIES), 1 << 41),
+        ("a run of too many pages", of_run(run_record::DATA_PAGES), 1 << 41),
+    ];
+    for (what, field, value) in cases {
+        let mut forged = image.clone();
+        let mut page = *forged[&map.root];
+        field.put(&mut page, &value.to_le_bytes()[..field.size]);
+        forged.insert(map.root, Rc::new(page));
+        resign(&mut forged, &map);
+        let mut reader = crate::world::catalog(SMALL, &forged).unwrap();
+        assert!(reader.snapshot("a@1").is_err(), "{what}");
+    }
+}

@@ -15,6 +15,7 @@ mod edges;
 mod golden;
 mod history;
 mod hostile;
+mod listed;
 mod model;
 mod order;
 mod reserved;
