@@ -117,7 +117,7 @@ impl Tree {
             for (file, at) in spans(&message) {
                 let around =
                     marks.get(&file).into_iter().flatten().filter(|(start, end, _)| (*start..*end).contains(&at));
-                guilty.extend(around.last().into_iter().flat_map(|(.., ids)| ids.iter().copied()));
+                guilty.extend(around.next_back().into_iter().flat_map(|(.., ids)| ids.iter().copied()));
             }
         }
         ensure!(!guilty.is_empty(), "what does not compile is in no mutant: {}", said(&text));

@@ -116,7 +116,7 @@ impl Work<'_> {
             let at = next.fetch_add(1, Ordering::Relaxed);
             let Some(id) = ids.get(at) else { return Ok(()) };
             self.judged.note(&self.mutants[*id], &told(&self.bench.judge(Some(*id))?))?;
-            if at % EACH == 0 {
+            if at.is_multiple_of(EACH) {
                 println!("  {at} of {}", ids.len());
             }
         }
@@ -130,7 +130,7 @@ impl Work<'_> {
                 Build::Tests(tests) => told(&self.bench.of_build(&tests).judge(None)?),
             };
             self.judged.note(&self.mutants[*id], &word)?;
-            if at % EACH == 0 {
+            if at.is_multiple_of(EACH) {
                 println!("  {at} of {} alone", ids.len());
             }
         }
