@@ -115,7 +115,7 @@ impl Tree {
         let text = String::from_utf8_lossy(&output.stdout);
         for message in text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
             for (file, at) in spans(&message) {
-                let around =
+                let mut around =
                     marks.get(&file).into_iter().flatten().filter(|(start, end, _)| (*start..*end).contains(&at));
                 guilty.extend(around.next_back().into_iter().flat_map(|(.., ids)| ids.iter().copied()));
             }
