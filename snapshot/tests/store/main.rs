@@ -20,6 +20,7 @@ mod model;
 mod order;
 mod reserved;
 mod shared;
+mod slots;
 mod small;
 mod space;
 mod world;
