@@ -1,21 +1,13 @@
 //! A take beside an older snapshot that is damaged, or on a device that is gone: damage costs what could have been
 //! shared, nothing else; a device that is gone is no damage.
 
-use std::rc::Rc;
-
 use snapshot::ports::IoError;
 use snapshot::store::{NewSnapshot, SealInfo, Sharing, StoreError};
 use xen_hypercall::types::Gfn;
 
-use crate::disk::{Disk, Faults, Image};
+use crate::disk::{Disk, Faults};
 use crate::hostile::{newest_root, sealed};
-use crate::world::{SMALL, catalog, compare, fill, flatten, new, open, page, run, take};
-
-fn damaged(image: &Image, block: u64) -> Disk {
-    let mut image = image.clone();
-    image.insert(block, Rc::new([0x5a; 4096]));
-    Disk::with(SMALL, image)
-}
+use crate::world::{SMALL, catalog, compare, damaged, fill, flatten, new, open, page, run, take};
 
 fn beside(disk: &Disk) -> Result<u64, StoreError> {
     let mut store = open(disk);
@@ -29,7 +21,7 @@ fn beside(disk: &Disk) -> Result<u64, StoreError> {
 fn pages_of_a_sound_one_are_shared_and_those_of_a_damaged_one_are_not() {
     let (image, map) = sealed();
     let data = flatten(&[run(0, 12, 1)]).values().filter(|content| **content != 0).count() as u64;
-    for (disk, shared) in [(Disk::with(SMALL, image.clone()), data), (damaged(&image, map.leaf), 0)] {
+    for (disk, shared) in [(Disk::with(SMALL, image.clone()), data), (damaged(SMALL, &image, map.leaf), 0)] {
         assert_eq!(beside(&disk), Ok(shared));
         let mut reader = catalog(SMALL, &disk.image()).unwrap();
         compare(&mut reader, "a@2", &flatten(&[run(0, 12, 1)])).unwrap();
@@ -60,5 +52,5 @@ fn the_newest_of_a_guest_that_can_be_read_is_found() {
     let newest = |disk: &Disk, uuid: u8| open(disk).newest_of(&[uuid; 16]).unwrap();
     assert_eq!((newest(&disk, 7), newest(&disk, 8)), (Some((2, "a@2".to_owned())), None));
     let image = disk.image();
-    assert_eq!(newest(&damaged(&image, newest_root(&image)), 7), Some((1, "a@1".to_owned())));
+    assert_eq!(newest(&damaged(SMALL, &image, newest_root(&image)), 7), Some((1, "a@1".to_owned())));
 }

@@ -4,10 +4,10 @@ use std::rc::Rc;
 
 use snapshot::store::{Cleaned, LEASE_PATIENCE_NS};
 
-use crate::disk::{Disk, Image};
+use crate::disk::Disk;
 use crate::hostile::newest_root;
 use crate::space::{clean, lease, put, rounds};
-use crate::world::{compare, flatten, formatted, open, run, take};
+use crate::world::{compare, damaged, flatten, formatted, open, run, take};
 
 /// 64 MiB.
 const LARGE: u64 = 16_384;
@@ -19,12 +19,6 @@ fn sparse() -> Disk {
     take(&mut store, "a@1", &rounds(2000, 4, 1)).unwrap();
     take(&mut store, "b@1", &[run(0, 300, 9)]).unwrap();
     disk
-}
-
-fn with(image: &Image, block: u64, content: u8) -> Disk {
-    let mut image = image.clone();
-    image.insert(block, Rc::new([content; 4096]));
-    Disk::with(LARGE, image)
 }
 
 #[test]
@@ -46,7 +40,7 @@ fn it_waits_for_a_reader_that_was_there_before_the_writer() {
 fn it_leaves_a_store_alone_in_which_a_snapshot_is_damaged() {
     let image = sparse().image();
     let root = newest_root(&image);
-    let mut store = open(&with(&image, root, 0x5a));
+    let mut store = open(&damaged(LARGE, &image, root));
     assert_eq!(store.clean_step(), Ok(Cleaned::Nothing));
     store.remove("b@1").unwrap();
     assert!(clean(&mut store) > 5);

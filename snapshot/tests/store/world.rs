@@ -1,6 +1,7 @@
 //! A store and what it must hold: workloads keep both in step.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use snapshot::ports::{BlockDevice, Page};
 use snapshot::store::{
@@ -161,4 +162,11 @@ pub fn catalog(blocks: u64, image: &Image) -> Result<Catalog<Disk>, StoreError> 
     let disk = Disk::with(blocks, image.clone());
     disk.0.borrow_mut().read_only = true;
     Catalog::open(disk).map_err(|failed| failed.error)
+}
+
+/// A disk with this image, but for one block.
+pub fn damaged(blocks: u64, image: &Image, block: u64) -> Disk {
+    let mut image = image.clone();
+    image.insert(block, Rc::new([0x5a; 4096]));
+    Disk::with(blocks, image)
 }
