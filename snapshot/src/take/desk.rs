@@ -82,11 +82,12 @@ impl<'a, K: Control + Clock> Desk<'a, K> {
     }
 
     /// As `enter`, without a word to dom0 unless it dwells: inside the pause a write to xenstore costs too much. A
-    /// pause that lasts is reported by `attend`.
+    /// pause that lasts is reported by `attend`, counted from here and not from the report before it.
     pub fn enter_quietly(&mut self, state: State, counters: &Counters) -> Result<(), Trouble> {
         if self.hold.is_some_and(|hold| hold.state == state) {
             return self.enter(state, counters);
         }
+        self.published_ns = self.now_ns();
         self.state = state;
         Ok(())
     }

@@ -33,6 +33,22 @@ fn nothing_is_stored_while_the_guest_stands() {
 }
 
 #[test]
+fn only_a_pause_that_lasts_is_reported() {
+    let paused = |setup| {
+        let (status, world) = sealed(setup);
+        let is_said = world.borrow().statuses.iter().any(|status| status.state == State::Capturing);
+        (status.counters.pause_us, is_said)
+    };
+    // Whenever the last report before it was.
+    for suspend_after_ns in (100_000_000..400_000_000).step_by(2_000_000) {
+        let (pause_us, is_said) = paused(Setup { suspend_after_ns, call_ns: 2_000_000, ..staged() });
+        assert!((10_000..250_000).contains(&pause_us) && !is_said, "{suspend_after_ns}: {pause_us}, {is_said}");
+    }
+    let (pause_us, is_said) = paused(Setup { mode: Mode::Save, call_ns: 50_000_000, ..staged() });
+    assert!(pause_us > 500_000 && is_said, "{pause_us}, {is_said}");
+}
+
+#[test]
 fn a_set_that_fits_costs_one_round_and_little_more_than_the_memory() {
     let (status, _) = sealed(Setup { memory: 2600, ..staged() });
     let sent = status.counters.pages + status.counters.zero;
