@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use qemu_tests::lab::GuestKind;
 
 use super::plan::{Bed, Plan};
@@ -21,6 +21,9 @@ use crate::sh::{cmd, heading, read};
 use crate::verbs::{dist, lab};
 use crate::{packages, paths};
 
+/// A week: what is longer is a slip.
+const MINUTES_MAX: u64 = 7 * 24 * 60;
+
 /// Arguments of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub struct Args {
@@ -28,16 +31,16 @@ pub struct Args {
     #[arg(long)]
     quick: bool,
     /// Runs of each cell; five or more say something about a spread.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     runs: Option<u32>,
     /// No run begins later than this.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=MINUTES_MAX))]
     minutes: Option<u64>,
     /// Only these mechanisms.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Only these CPU caps of the guest that writes; 100: none; 0: a guest that is idle.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(..=100))]
     caps: Vec<u32>,
     /// Only these kinds of guest: pvh, pv.
     #[arg(long, value_delimiter = ',')]
@@ -46,10 +49,10 @@ pub struct Args {
     #[arg(long)]
     machines: Option<usize>,
     /// MiB of the guests. Much less than this, and their kernel has no room beside the half that is written to.
-    #[arg(long, default_value_t = 40)]
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(32..=2048))]
     memory: u32,
     /// KiB that each disk takes in a second.
-    #[arg(long, default_value_t = 4096)]
+    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u64).range(64..=4_194_304))]
     disk: u64,
     /// Take stub and CLI as they were built last.
     #[arg(long)]
@@ -111,7 +114,9 @@ fn kind_name(kind: GuestKind) -> &'static str {
 fn chosen<T: Copy>(names: &[String], all: &[T], name: impl Fn(T) -> &'static str) -> Result<Vec<T>> {
     let known: Vec<_> = all.iter().map(|one| name(*one)).collect();
     let unknown = names.iter().find(|name| !known.contains(&name.as_str()));
-    ensure!(unknown.is_none(), "{unknown:?}? known: {}", known.join(", "));
+    if let Some(unknown) = unknown {
+        bail!("there is no '{unknown}' to choose; known: {}", known.join(", "));
+    }
     let is_wanted = |one: &&T| names.is_empty() || names.iter().any(|wanted| wanted == name(**one));
     Ok(all.iter().filter(is_wanted).copied().collect())
 }
@@ -186,4 +191,30 @@ fn write(out: &Path, samples: &[Sample], versions: &Versions) -> Result<()> {
     }
     println!("{}", out.join("bench.md").display());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn what_cannot_be_measured_is_refused_before_anything_is_built() {
+        let parsed = |words: &str| Line::try_parse_from(format!("bench {words}").split_whitespace());
+        for bad in ["--caps 200", "--caps 10,-1", "--runs 0", "--minutes 0", "--memory 8", "--disk 0"] {
+            assert!(parsed(bad).is_err(), "{bad}");
+        }
+        let planned = |words| plan(&parsed(words).unwrap_or_else(|error| panic!("{error}")).args);
+        assert_eq!(planned("--caps 0,100").unwrap().caps, [0, 100]);
+        for unknown in ["--only fast", "--kinds hvm"] {
+            assert!(planned(unknown).unwrap_err().to_string().contains("known: "), "{unknown}");
+        }
+    }
 }
