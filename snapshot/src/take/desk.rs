@@ -37,7 +37,8 @@ pub(crate) struct Desk<'a, K> {
     token: Token,
     state: State,
     started_ns: u64,
-    published_ns: u64,
+    /// From here the time to the next report of progress counts: from the last one, or from the begin of the pause.
+    report_from_ns: u64,
     released: bool,
     acked: bool,
     verdict: Option<Verdict>,
@@ -61,7 +62,7 @@ impl<'a, K: Control + Clock> Desk<'a, K> {
             token,
             state: State::Preparing,
             started_ns,
-            published_ns: started_ns,
+            report_from_ns: started_ns,
             released: false,
             acked: false,
             verdict: None,
@@ -87,7 +88,7 @@ impl<'a, K: Control + Clock> Desk<'a, K> {
         if self.hold.is_some_and(|hold| hold.state == state) {
             return self.enter(state, counters);
         }
-        self.published_ns = self.now_ns();
+        self.report_from_ns = self.now_ns();
         self.state = state;
         Ok(())
     }
@@ -118,7 +119,7 @@ impl<'a, K: Control + Clock> Desk<'a, K> {
     }
 
     fn publish(&mut self, counters: &Counters) -> Result<(), ControlLost> {
-        self.published_ns = self.now_ns();
+        self.report_from_ns = self.now_ns();
         let counters = Counters { elapsed_us: self.elapsed_us(), ..*counters };
         let Lines { base, why_full } = self.about.clone();
         let status = Status { counters, base, why_full, ..Status::new(self.token, self.state) };
@@ -139,7 +140,7 @@ impl<'a, K: Control + Clock> Desk<'a, K> {
                 Some(Message::Acked) => self.acked |= self.state == State::WantSuspend,
             }
         }
-        if self.now_ns().saturating_sub(self.published_ns) >= limits::PROGRESS_NS {
+        if self.now_ns().saturating_sub(self.report_from_ns) >= limits::PROGRESS_NS {
             self.publish(counters)?;
         }
         Ok(())

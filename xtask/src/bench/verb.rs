@@ -113,8 +113,7 @@ fn kind_name(kind: GuestKind) -> &'static str {
 /// Those of `all` that are named; all of them if none is.
 fn chosen<T: Copy>(names: &[String], all: &[T], name: impl Fn(T) -> &'static str) -> Result<Vec<T>> {
     let known: Vec<_> = all.iter().map(|one| name(*one)).collect();
-    let unknown = names.iter().find(|name| !known.contains(&name.as_str()));
-    if let Some(unknown) = unknown {
+    if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
         bail!("there is no '{unknown}' to choose; known: {}", known.join(", "));
     }
     let is_wanted = |one: &&T| names.is_empty() || names.iter().any(|wanted| wanted == name(**one));
@@ -212,7 +211,8 @@ mod tests {
             assert!(parsed(bad).is_err(), "{bad}");
         }
         let planned = |words| plan(&parsed(words).unwrap_or_else(|error| panic!("{error}")).args);
-        assert_eq!(planned("--caps 0,100").unwrap().caps, [0, 100]);
+        let least = planned("--caps 0,100 --runs 1 --minutes 1 --memory 32 --disk 64").unwrap();
+        assert_eq!((least.caps.as_slice(), least.runs, least.minutes), ([0, 100].as_slice(), 1, 1));
         for unknown in ["--only fast", "--kinds hvm"] {
             assert!(planned(unknown).unwrap_err().to_string().contains("known: "), "{unknown}");
         }
